@@ -1,0 +1,276 @@
+//! The event that travels on the bus: lines of one project, each with who sent it and when, its
+//! JSON copied as it came.
+//!
+//! A message is text that a person can read with any bus client. Its first line says version and
+//! project; then each line of a game takes a head (JSON, one line) and its payload (`len` bytes and
+//! a newline):
+//!
+//! ```text
+//! {"v":1,"project":"0123456789ab"}
+//! {"kind":"logs","id":"r…","key":"0123456789ab","device":"s-…",…,"count":2,"len":42}
+//! [{"message":"a"},{"message":"b"}]
+//! ```
+//!
+//! Readers ignore fields that they do not know, so that old and new services can share a bus.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use crate::key::{ApiKey, ProjectId};
+
+/// Version of the format. A reader refuses any other.
+pub const EVENT_VERSION: u32 = 1;
+
+/// Lines of one key are gathered into messages of up to this many bytes.
+///
+/// Measured: 16 KiB messages carry three times the bytes a second that 1 KiB ones do; 64 KiB, fewer.
+pub const MESSAGE_BYTES_TARGET: usize = 16 * 1024;
+
+/// What a line of an event is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LineKind {
+    /// Log records, from `l:`.
+    Logs,
+    /// Variables as they are on the device, from `i:`.
+    Reported,
+    /// A device signed in; the payload is a [`SignIn`].
+    SignIn,
+    /// A device's socket ended; the payload is `{}`.
+    Gone,
+}
+
+/// Who sent a line, when, and how to tell it from every other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LineHead<'a> {
+    /// What the payload is.
+    pub kind: LineKind,
+    /// Id of the line: [`crate::ids::LineId`].
+    #[serde(borrow)]
+    pub id: Cow<'a, str>,
+    /// The key that the socket signed in with.
+    pub key: ApiKey,
+    /// The device: from its hello, else made by the gateway for the socket.
+    #[serde(borrow)]
+    pub device: Cow<'a, str>,
+    /// Whether `device` came from a hello and outlives the socket.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub named: bool,
+    /// One run of the game, from its hello, else made by the gateway for the socket.
+    #[serde(borrow)]
+    pub session: Cow<'a, str>,
+    /// When this device signed in, in microseconds of the gateway's clock: a newer socket of the
+    /// same device has a higher one.
+    pub epoch: u64,
+    /// Sequence of the line's first record on its socket; the following records follow.
+    pub seq: u64,
+    /// Arrival, in Unix milliseconds of the gateway's clock.
+    pub received: i64,
+    /// The game's message id.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub mid: Option<Cow<'a, str>>,
+    /// Index of the first record: 0, as no line is split today.
+    #[serde(default)]
+    pub index: u32,
+    /// Records or variables in the payload.
+    pub count: u32,
+    /// Variable revision in force on the device, 0 when unknown.
+    #[serde(default)]
+    pub rev: u64,
+    /// The line may have been sent before, on another day: see the log indexer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub again: bool,
+    /// Indices of records whose own field names could be mistaken for ours.
+    #[serde(borrow, default, skip_serializing_if = "is_empty")]
+    pub odd: Cow<'a, [u32]>,
+    /// Bytes of the payload.
+    pub len: u32,
+}
+
+fn is_empty(list: &Cow<'_, [u32]>) -> bool {
+    list.is_empty()
+}
+
+/// Payload of [`LineKind::SignIn`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignIn {
+    /// The gateway that holds the socket; while it announces itself, the device is online.
+    pub gateway: String,
+    /// What people call the device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct EventHead {
+    v: u32,
+    project: ProjectId,
+}
+
+/// Why a message is not an event.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EventError {
+    /// A head is missing, cut off or no JSON. The message can only be buried.
+    #[error("event is malformed: {0}")]
+    Malformed(Cow<'static, str>),
+    /// Written by a newer release. Bury it, or update this process.
+    #[error("event has version {0}, this process reads version {EVENT_VERSION}")]
+    Version(u32),
+}
+
+/// Begins a message in an empty buffer.
+pub fn start(out: &mut Vec<u8>, project: ProjectId) {
+    write_head(out, &EventHead { v: EVENT_VERSION, project });
+}
+
+/// Adds a line. `head.len` is set here.
+///
+/// # Panics
+///
+/// When `json` is larger than 4 GiB, which no line is.
+pub fn push_line(out: &mut Vec<u8>, mut head: LineHead<'_>, json: &str) {
+    head.len = u32::try_from(json.len()).expect("a line is far smaller than 4 GiB");
+    write_head(out, &head);
+    out.extend_from_slice(json.as_bytes());
+    out.push(b'\n');
+}
+
+fn write_head(out: &mut Vec<u8>, head: &impl Serialize) {
+    serde_json::to_writer(&mut *out, head).expect("plain structs into memory always serialise");
+    out.push(b'\n');
+}
+
+/// A message that was read: its project and its lines, still borrowed.
+#[derive(Clone, Debug)]
+pub struct Event<'a> {
+    /// The project that all lines belong to.
+    pub project: ProjectId,
+    /// The lines, in order.
+    pub lines: Vec<Line<'a>>,
+}
+
+/// One line of an event.
+#[derive(Clone, Debug)]
+pub struct Line<'a> {
+    /// Who, when and how much.
+    pub head: LineHead<'a>,
+    /// The payload: JSON, as the game sent it.
+    pub json: &'a str,
+}
+
+impl<'a> Event<'a> {
+    /// Reads a message.
+    ///
+    /// # Errors
+    ///
+    /// [`EventError`]; then nothing of the message is known.
+    pub fn parse(message: &'a [u8]) -> Result<Self, EventError> {
+        let text = std::str::from_utf8(message).map_err(|_| malformed("it is no UTF-8"))?;
+        let (head, mut rest) = text.split_once('\n').ok_or_else(|| malformed("no head"))?;
+        let head: EventHead = read_head(head)?;
+        if head.v != EVENT_VERSION {
+            return Err(EventError::Version(head.v));
+        }
+        let mut lines = Vec::new();
+        while !rest.is_empty() {
+            let (head, tail) =
+                rest.split_once('\n').ok_or_else(|| malformed("a line's head is cut off"))?;
+            let head: LineHead<'a> = read_head(head)?;
+            let len = head.len as usize;
+            let json = tail.get(..len).ok_or_else(|| malformed("a payload is cut off"))?;
+            rest = tail[len..]
+                .strip_prefix('\n')
+                .ok_or_else(|| malformed("a payload does not end where its head says"))?;
+            lines.push(Line { head, json });
+        }
+        Ok(Self { project: head.project, lines })
+    }
+}
+
+fn read_head<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, EventError> {
+    serde_json::from_str(text).map_err(|error| EventError::Malformed(error.to_string().into()))
+}
+
+fn malformed(words: &'static str) -> EventError {
+    EventError::Malformed(words.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn head(mid: Option<&str>, odd: Vec<u32>) -> LineHead<'_> {
+        LineHead {
+            kind: LineKind::Logs,
+            id: "r1".into(),
+            key: "0123456789ab".parse().unwrap(),
+            device: "s-1".into(),
+            named: false,
+            session: "1".into(),
+            epoch: 5,
+            seq: 7,
+            received: 1_700_000_000_000,
+            mid: mid.map(Cow::Borrowed),
+            index: 0,
+            count: 2,
+            rev: 0,
+            again: false,
+            odd: odd.into(),
+            len: 0,
+        }
+    }
+
+    fn message(lines: &[(LineHead<'_>, &str)]) -> Vec<u8> {
+        let mut out = Vec::new();
+        start(&mut out, "0123456789ab".parse().unwrap());
+        for (head, json) in lines {
+            push_line(&mut out, head.clone(), json);
+        }
+        out
+    }
+
+    #[test]
+    fn payloads_come_back_byte_for_byte() {
+        let payloads = ["[{\"a\":\n1.50}]", "{\"ü\":\"\\u0041\"}"];
+        let bytes =
+            message(&[(head(Some("m"), vec![]), payloads[0]), (head(None, vec![1]), payloads[1])]);
+        let event = Event::parse(&bytes).unwrap();
+        assert_eq!(event.lines.iter().map(|line| line.json).collect::<Vec<_>>(), payloads);
+        assert_eq!(event.lines[0].head.mid.as_deref(), Some("m"));
+        assert_eq!(event.lines[1].head.odd.as_ref(), [1]);
+    }
+
+    #[test]
+    fn an_event_of_another_version_is_refused() {
+        let bytes = b"{\"v\":2,\"project\":\"0123456789ab\",\"more\":1}\n";
+        assert!(matches!(Event::parse(bytes), Err(EventError::Version(2))));
+    }
+
+    #[test]
+    fn a_head_with_unknown_fields_is_read() {
+        let bytes = b"{\"v\":1,\"project\":\"0123456789ab\",\"more\":1}\n";
+        assert!(Event::parse(bytes).unwrap().lines.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn a_cut_message_is_refused_or_shorter_but_never_wrong(cut in 0..400_usize) {
+            let bytes = message(&[(head(None, vec![]), "[1]"), (head(Some("x"), vec![]), "[2]")]);
+            if let Ok(event) = Event::parse(&bytes[..cut.min(bytes.len())]) {
+                let whole = Event::parse(&bytes).unwrap();
+                for (line, expected) in event.lines.iter().zip(&whole.lines) {
+                    prop_assert_eq!(line.json, expected.json);
+                }
+            }
+        }
+
+        #[test]
+        fn rubbish_is_refused_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
+            prop_assert!(Event::parse(&bytes).is_err());
+        }
+    }
+}
