@@ -1,1 +1,14 @@
-//! .
+//! The bus: how events, edits, live news and requests get from one service to another.
+//!
+//! [`Bus`] is the port; its doc comment is the contract. Two adapters keep it: [`nats`] (JetStream,
+//! for any number of processes) and [`in_process`] (one process, nothing to install). Both pass the
+//! same conformance suite, in `tests/`.
+//!
+//! What is deliberately absent: the bus looks into no payload, and knows no store.
+
+pub mod config;
+pub mod in_process;
+pub mod nats;
+mod port;
+
+pub use port::*;

@@ -16,6 +16,7 @@
 //! itself is described in `PROTOCOL.md` beside this crate.
 
 pub mod answer;
+pub mod ask;
 pub mod declare;
 pub mod edit;
 pub mod event;
