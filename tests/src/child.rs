@@ -6,7 +6,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -59,6 +59,8 @@ pub struct GuardedChild {
     /// Set once the child was waited for: its process id may be another's from then on.
     ended: Option<ExitStatus>,
     folder: TempDir,
+    /// Length of the log when this life began: what is before it, an earlier life printed.
+    log_start_bytes: usize,
 }
 
 impl GuardedChild {
@@ -68,16 +70,23 @@ impl GuardedChild {
     ///
     /// When the program cannot be started.
     #[must_use]
-    pub fn spawn(name: &str, mut command: Command, folder: TempDir) -> Self {
-        let log = File::options().create(true).append(true).open(folder.path().join("output.log"));
-        let log = log.unwrap_or_else(|error| panic!("{name}: cannot open output.log: {error}"));
-        let errors = log.try_clone();
-        let errors = errors.unwrap_or_else(|error| panic!("{name}: cannot share the log: {error}"));
-        let process = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn();
-        let process = process.unwrap_or_else(|error| panic!("{name}: cannot start: {error}"));
-        let watchdog = watch(process.id(), folder.path());
-        let watchdog = watchdog.unwrap_or_else(|error| panic!("{name}: no watchdog: {error}"));
-        Self { name: name.to_owned(), process, watchdog, ended: None, folder }
+    pub fn spawn(name: &str, command: Command, folder: TempDir) -> Self {
+        let log_start_bytes = read_log(folder.path()).len();
+        let (process, watchdog) = launch(name, command, folder.path());
+        let name = name.to_owned();
+        Self { name, process, watchdog, ended: None, folder, log_start_bytes }
+    }
+
+    /// Starts `command` in the same folder, as the next life. A child that still runs is killed first.
+    ///
+    /// # Panics
+    ///
+    /// When the program cannot be started.
+    pub fn respawn(&mut self, command: Command) {
+        self.kill();
+        self.log_start_bytes = read_log(self.folder.path()).len();
+        (self.process, self.watchdog) = launch(&self.name, command, self.folder.path());
+        self.ended = None;
     }
 
     /// Process id.
@@ -95,8 +104,14 @@ impl GuardedChild {
     /// All that the child printed so far.
     #[must_use]
     pub fn output(&self) -> String {
-        let bytes = fs::read(self.log_path()).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).into_owned()
+        String::from_utf8_lossy(&read_log(self.folder())).into_owned()
+    }
+
+    /// What the child printed since it was started last.
+    #[must_use]
+    pub fn output_of_this_life(&self) -> String {
+        let log = read_log(self.folder());
+        String::from_utf8_lossy(&log[self.log_start_bytes.min(log.len())..]).into_owned()
     }
 
     /// The last lines of what the child printed.
@@ -105,12 +120,6 @@ impl GuardedChild {
         let output = self.output();
         let lines: Vec<&str> = output.lines().collect();
         lines[lines.len().saturating_sub(OUTPUT_TAIL_LINES)..].join("\n")
-    }
-
-    /// Path of the file with the child's output.
-    #[must_use]
-    pub fn log_path(&self) -> PathBuf {
-        self.folder.path().join("output.log")
     }
 
     /// How the child ended, or `None` while it runs.
@@ -174,19 +183,6 @@ impl GuardedChild {
         self.dismiss_watchdog();
     }
 
-    /// Starts `command` in the same folder, as the next life of a child that has ended.
-    ///
-    /// # Panics
-    ///
-    /// When the program cannot be started.
-    #[must_use]
-    pub fn respawn(mut self, command: Command) -> Self {
-        self.kill();
-        let empty = tempfile::tempdir().expect("the temporary folder was writable before");
-        let folder = std::mem::replace(&mut self.folder, empty);
-        Self::spawn(&self.name.clone(), command, folder)
-    }
-
     /// The watchdog must be gone before its child's process id can be another's.
     fn dismiss_watchdog(&mut self) {
         self.watchdog.kill().ok();
@@ -209,6 +205,24 @@ impl Drop for GuardedChild {
 pub fn folder(name: &str) -> TempDir {
     let folder = tempfile::Builder::new().prefix(&format!("observer-{name}-")).tempdir();
     folder.unwrap_or_else(|error| panic!("no temporary folder for {name}: {error}"))
+}
+
+/// Nothing when there is no log yet.
+fn read_log(folder: &Path) -> Vec<u8> {
+    fs::read(folder.join("output.log")).unwrap_or_default()
+}
+
+/// The child and its watchdog.
+fn launch(name: &str, mut command: Command, folder: &Path) -> (Child, Child) {
+    let log = File::options().create(true).append(true).open(folder.join("output.log"));
+    let log = log.unwrap_or_else(|error| panic!("{name}: cannot open output.log: {error}"));
+    let errors = log.try_clone();
+    let errors = errors.unwrap_or_else(|error| panic!("{name}: cannot share the log: {error}"));
+    let child = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn();
+    let child = child.unwrap_or_else(|error| panic!("{name}: cannot start: {error}"));
+    let watchdog = watch(child.id(), folder);
+    let watchdog = watchdog.unwrap_or_else(|error| panic!("{name}: no watchdog: {error}"));
+    (child, watchdog)
 }
 
 fn watch(pid: u32, folder: &Path) -> io::Result<Child> {
@@ -268,12 +282,13 @@ mod tests {
 
     #[tokio::test]
     async fn next_life_has_the_same_folder() {
-        let child = shell("echo one; exec sleep 600");
+        let mut child = shell("echo one; exec sleep 600");
         eventually(SOON, "first life", async || (child.output() == "one\n").then_some(())).await;
         let mut command = Command::new("sh");
         command.args(["-c", "echo two"]);
-        let mut child = child.respawn(command);
+        child.respawn(command);
         child.wait(SOON).await;
         assert_eq!(child.output(), "one\ntwo\n");
+        assert_eq!(child.output_of_this_life(), "two\n");
     }
 }

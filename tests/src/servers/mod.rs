@@ -45,8 +45,7 @@ pub struct Server {
     port: u16,
     ask: Ask,
     ready_within: Duration,
-    /// `None` only inside [`Server::restart`].
-    child: Option<GuardedChild>,
+    child: GuardedChild,
 }
 
 /// What a server needs to be started.
@@ -63,8 +62,8 @@ impl Server {
         let Launch { name, program, ask, ready_within } = launch;
         let (port, folder) = (free_port(), folder(name));
         let args = args(port, folder.path());
-        let mut server = Self { name, program, args, port, ask, ready_within, child: None };
-        server.child = Some(GuardedChild::spawn(name, server.command(), folder));
+        let child = GuardedChild::spawn(name, command(&program, &args), folder);
+        let mut server = Self { name, program, args, port, ask, ready_within, child };
         server.ready().await;
         server
     }
@@ -84,28 +83,28 @@ impl Server {
     /// Process id of the running server.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.child().pid()
+        self.child.pid()
     }
 
     /// All that the server printed so far.
     #[must_use]
     pub fn output(&self) -> String {
-        self.child().output()
+        self.child.output()
     }
 
     /// Kills the server at once (`SIGKILL`). Its files stay for [`Server::restart`].
     pub fn kill(&mut self) {
-        self.child_mut().kill();
+        self.child.kill();
     }
 
     /// Stops the server in its tracks (`SIGSTOP`): sockets stay open, nothing answers.
     pub fn stop(&mut self) {
-        self.child_mut().signal(Signal::Stop);
+        self.child.signal(Signal::Stop);
     }
 
     /// Lets a stopped server go on (`SIGCONT`).
     pub fn cont(&mut self) {
-        self.child_mut().signal(Signal::Cont);
+        self.child.signal(Signal::Cont);
     }
 
     /// Starts the server again, on the same port and files, and waits until it answers. A server that
@@ -115,15 +114,8 @@ impl Server {
     ///
     /// When it does not answer in time; with the end of its output.
     pub async fn restart(&mut self) {
-        let command = self.command();
-        self.child = self.child.take().map(|child| child.respawn(command));
+        self.child.respawn(command(&self.program, &self.args));
         self.ready().await;
-    }
-
-    fn command(&self) -> Command {
-        let mut command = Command::new(&self.program);
-        command.args(&self.args).env("OBSERVER_TOOLS_DIR", tools());
-        command
     }
 
     async fn ready(&mut self) {
@@ -135,22 +127,19 @@ impl Server {
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "no answer".to_owned(),
             };
-            let child = self.child_mut();
-            let ended = child.ended();
+            let ended = self.child.ended();
             let over = ended.is_some() || until <= Instant::now();
-            let tail = || child.output_tail();
+            let tail = || self.child.output_tail();
             assert!(!over, "{name} on port {port} is not ready: {error}, {ended:?}\n{}", tail());
             sleep(ASK_EVERY).await;
         }
     }
+}
 
-    fn child(&self) -> &GuardedChild {
-        self.child.as_ref().expect("only restart takes the child, and puts the next one there")
-    }
-
-    fn child_mut(&mut self) -> &mut GuardedChild {
-        self.child.as_mut().expect("only restart takes the child, and puts the next one there")
-    }
+fn command(program: &Path, args: &[OsString]) -> Command {
+    let mut command = Command::new(program);
+    command.args(args).env("OBSERVER_TOOLS_DIR", tools());
+    command
 }
 
 /// A port on which nothing listens. Within a test process, no port comes twice.

@@ -28,6 +28,8 @@ pub struct NatsOptions {
     pub version: NatsVersion,
     /// Whether it has a monitoring port, as [`NatsServer::monitor_url`] then tells.
     pub monitoring: bool,
+    /// Whether every message reaches the disk before it is acknowledged (`sync_interval: always`).
+    pub sync_always: bool,
     /// Further arguments.
     pub args: Vec<String>,
 }
@@ -56,6 +58,12 @@ impl NatsServer {
         let server = Server::start(launch, |port, folder| {
             let mut args = vec!["-js".into(), "-sd".into(), folder.join("jetstream").into()];
             args.extend(["-a", "127.0.0.1", "-p", &port.to_string()].map(Into::into));
+            if options.sync_always {
+                let config = folder.join("nats.conf");
+                let text = "jetstream { sync_interval: always }\n";
+                std::fs::write(&config, text).expect("the folder was made for this server");
+                args.extend(["-c".into(), config.into()]);
+            }
             if let Some(port) = monitor_port {
                 args.extend(["-m".into(), port.to_string().into()]);
             }
@@ -181,13 +189,15 @@ mod tests {
 
     #[tokio::test]
     async fn stopped_server_answers_again_after_cont() {
-        let options = NatsOptions { monitoring: true, ..NatsOptions::default() };
+        let options = NatsOptions { monitoring: true, sync_always: true, ..NatsOptions::default() };
         let mut server = NatsServer::start(options).await;
         server.stop();
         let silent = tokio::time::timeout(Duration::from_millis(300), ping(server.port())).await;
         assert!(silent.is_err(), "a stopped server says nothing");
         server.cont();
         ping(server.port()).await.unwrap();
-        assert!(server.monitor_url().starts_with("http://127.0.0.1:"));
+        let url = format!("{}/jsz", server.monitor_url());
+        let jsz = reqwest::get(url).await.unwrap().text().await.unwrap();
+        assert!(jsz.contains("\"sync_always\": true"), "{jsz}");
     }
 }
