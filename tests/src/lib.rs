@@ -1,1 +1,15 @@
-//! .
+//! The test kit: real servers, our own binaries, and the clients that play device and browser.
+//!
+//! It starts, sends and asks; what must hold, the tests that use it say. It depends on none of our
+//! crates, so that each of them may use it in its own tests.
+
+pub mod child;
+pub mod game;
+pub mod http;
+pub mod process;
+pub mod servers;
+pub mod stack;
+pub mod wait;
+pub mod ws;
+
+pub use wait::eventually;
