@@ -2,7 +2,7 @@
 //!
 //! [`Bus`] is the port; its doc comment is the contract. Two adapters keep it: [`nats`] (JetStream,
 //! for any number of processes) and [`in_process`] (one process, nothing to install). Both pass the
-//! same conformance suite, in `tests/`.
+//! same conformance suite, `tests/tests/it/bus.rs` at the top of the workspace.
 //!
 //! What is deliberately absent: the bus looks into no payload, and knows no store.
 

@@ -17,7 +17,7 @@ use observer_wire::ProjectId;
 /// - Each event published to [`Stream::Logs`] or [`Stream::Edits`] reaches live listeners, after it
 ///   is safe and without a service doing it.
 /// - `broadcast` and `listen` are lossy, and say so: [`Heard::Resync`].
-/// - Every adapter passes the conformance suite in `tests/conformance.rs`.
+/// - Every adapter passes the suite in `tests/tests/it/bus.rs`, at the top of the workspace.
 #[async_trait]
 pub trait Bus: Send + Sync + 'static {
     /// Publishes an event and waits until it is safe.

@@ -13,7 +13,7 @@ use crate::StoreError;
 /// - Each call is atomic.
 /// - Redis keeps what the original kept: the hash `<key>` with `email` and `password`, the sets
 ///   `tokens` and `emails`.
-/// - Every adapter passes the suite in `tests/accounts.rs`.
+/// - Every adapter passes the suite in `tests/tests/it/accounts.rs`, at the top of the workspace.
 #[async_trait]
 pub trait AccountStore: Send + Sync + 'static {
     /// Makes an account and registers `key` as its project's first.

@@ -7,7 +7,7 @@
 //! | [`AccountStore`] | [`sqlite`] | [`redis`] |
 //!
 //! Each port's doc comment is its contract; each adapter passes the port's conformance suite, in
-//! `tests/`, against the real server. What is deliberately absent: stores know no bus and decide
+//! `tests/tests/it/` at the top of the workspace, against the real server. What is deliberately absent: stores know no bus and decide
 //! nothing; what an edit or a receipt means is var-store's business.
 
 pub mod accounts;

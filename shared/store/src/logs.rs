@@ -17,7 +17,7 @@ use crate::StoreError;
 ///   found by `search` within two seconds.
 /// - What a game sends, odd field names and forged ones included, never loses a record, never makes
 ///   it visible in another project, and comes back byte for byte as [`LogHit::json`].
-/// - Every adapter passes the suite in `tests/logs.rs`.
+/// - Every adapter passes the suite in `tests/tests/it/logs.rs`, at the top of the workspace.
 #[async_trait]
 pub trait LogStore: Send + Sync + 'static {
     /// Stores `batch`; the answer has one entry a record, in order.

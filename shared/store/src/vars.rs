@@ -16,7 +16,7 @@ use crate::StoreError;
 /// - Each call is atomic: another call sees all of it or nothing.
 /// - Redis keeps what the original kept: the hash `<key>:vs` with the fields `<name>:type` and
 ///   `<name>:value`, the last writer of any device.
-/// - Every adapter passes the suite in `tests/vars.rs`.
+/// - Every adapter passes the suite in `tests/tests/it/vars.rs`, at the top of the workspace.
 #[async_trait]
 pub trait VarStore: Send + Sync + 'static {
     /// The wanted document and the place of its last edit in the edit log.
