@@ -47,6 +47,7 @@ before(async () => {
 });
 
 after(async () => {
+  console.log(`screenshots: ${shots}`);
   await browser?.close();
   if (profile) await rm(profile, { recursive: true, force: true });
   if (observer) assert.equal(await observer.stop(), 'exit 0');
