@@ -15,14 +15,10 @@ mod settle;
 pub use config::LogIndexerConfig;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use observer_bus::{Bus, Durable};
-use observer_chassis::{BoxError, Check, Readiness, Shutdown, Tasks, reason};
+use observer_chassis::{BoxError, Readiness, Shutdown, Tasks, keep_checking, reason};
 use observer_store::LogStore;
-
-/// Pause between two looks at the store for `/readyz`.
-const CHECK_EVERY: Duration = Duration::from_secs(5);
 
 /// Stores log records until shutdown is requested, then finishes what it has in hand.
 ///
@@ -46,24 +42,19 @@ pub async fn run(
         });
     }
     let check = readiness.check("log_store");
-    tasks.spawn("log-store-check", watch_store(store, check, shutdown.clone()));
+    tasks.spawn("log-store-check", {
+        let shutdown = shutdown.clone();
+        async move {
+            let look = || async { store.check().await.map_err(|error| reason(&error)) };
+            keep_checking(check, shutdown, look).await;
+            Ok::<(), BoxError>(())
+        }
+    });
+    let check = readiness.check("bus");
+    tasks.spawn("bus-check", async move {
+        keep_checking(check, shutdown, || bus.check()).await;
+        Ok::<(), BoxError>(())
+    });
     tasks.finish().await?;
     Ok(())
-}
-
-async fn watch_store(
-    store: Arc<dyn LogStore>,
-    check: Check,
-    shutdown: Shutdown,
-) -> Result<(), BoxError> {
-    loop {
-        match store.check().await {
-            Ok(()) => check.ok(),
-            Err(error) => check.not_ok(reason(&error)),
-        }
-        tokio::select! {
-            () = shutdown.requested() => return Ok(()),
-            () = tokio::time::sleep(CHECK_EVERY) => {}
-        }
-    }
 }

@@ -87,6 +87,30 @@ where
     }
 }
 
+/// Pause between two looks at a system that a process depends on.
+const CHECK_EVERY: Duration = Duration::from_secs(5);
+
+/// Looks at a system again and again until shutdown is requested, and tells `check` what it saw.
+pub async fn keep_checking<F>(check: Check, shutdown: Shutdown, mut look: impl FnMut() -> F)
+where
+    F: Future<Output = Result<(), String>>,
+{
+    loop {
+        let seen = tokio::select! {
+            () = shutdown.requested() => return,
+            seen = look() => seen,
+        };
+        match seen {
+            Ok(()) => check.ok(),
+            Err(reason) => check.not_ok(reason),
+        }
+        tokio::select! {
+            () = shutdown.requested() => return,
+            () = tokio::time::sleep(CHECK_EVERY) => {}
+        }
+    }
+}
+
 /// An error and its causes, in one line.
 pub fn reason(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
