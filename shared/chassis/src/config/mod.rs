@@ -27,6 +27,9 @@ mod sources;
 mod suggest;
 mod tree;
 
+#[cfg(test)]
+mod tests;
+
 pub use args::{ConfigArgs, dotted_flags};
 pub use error::{ConfigError, InvalidConfig};
 pub use origin::Origin;
