@@ -113,8 +113,13 @@ impl Sources {
     /// # Errors
     ///
     /// As [`load_config`](super::load_config).
+    ///
+    /// # Panics
+    ///
+    /// When `T` is not a plain struct: its settings would all be skipped as those of others.
     pub fn load<T: Settings>(&self) -> Result<Loaded<T>, ConfigError> {
         let own_sections = read::field_names::<T>();
+        assert!(!own_sections.is_empty(), "settings are a plain struct with a field a section");
         let merging = Merging { sources: self, own_sections, tree: Node::empty() };
         let (settings, reading) = read::read::<T>(&merging.merge()?)?;
         let loaded: Loaded<T> = Loaded { settings, reading };

@@ -287,6 +287,22 @@ fn setting_given_twice_in_one_layer_is_refused() {
     );
 }
 
+#[test]
+#[should_panic(expected = "a plain struct")]
+fn settings_whose_names_are_hidden_are_a_bug() {
+    #[derive(Debug, Deserialize)]
+    struct Hidden {
+        #[serde(flatten)]
+        config: Config,
+    }
+    impl Settings for Hidden {
+        fn validate(&self) -> Result<(), InvalidConfig> {
+            self.config.validate()
+        }
+    }
+    Sources::new(SECTIONS).load::<Hidden>().map(drop).unwrap();
+}
+
 // Values.
 
 #[test]
