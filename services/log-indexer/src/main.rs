@@ -14,7 +14,8 @@ use observer_log_indexer::LogIndexerConfig;
 use serde::{Deserialize, Serialize};
 
 /// Admin port unless settings say otherwise.
-const ADMIN_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9092);
+const ADMIN_LISTEN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9092);
 
 /// Stores the log records that gateways publish.
 #[derive(clap::Parser)]
