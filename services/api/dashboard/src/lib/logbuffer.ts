@@ -69,7 +69,9 @@ export class LogBuffer {
   lost = 0;
   /** Records that left the ring because it was full. */
   evicted = 0;
-  /** Records dropped from the waiting room during this pause. */
+  /** Records dropped from the waiting room, in all pauses. */
+  droppedPaused = 0;
+  /** The same, in this pause. */
   droppedWaiting = 0;
 
   constructor(rowsMax = ROWS_MAX, waitingMax = WAITING_MAX) {
@@ -178,7 +180,9 @@ export class LogBuffer {
       return;
     }
     const gone = this.#waiting.push(row);
-    if (gone) this.droppedWaiting += gone.kind === 'gap' ? gone.count : 1;
+    if (gone?.kind !== 'log') return; // A gap's count is in `lost` already.
+    this.droppedWaiting += 1;
+    this.droppedPaused += 1;
   }
 
   #keep(row: LogRow): void {
