@@ -90,7 +90,8 @@ export function timeOf(record: LogRecord): string {
 }
 
 /** A steady hue for a device, 0 to 359, so that its chip looks the same everywhere. */
-export function hueOf(text: string): number {
+export function hueOf(text: string | null | undefined): number {
+  if (!text) return 0;
   let hash = 2166136261;
   for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 16777619);
   return (hash >>> 0) % 360;
