@@ -14,6 +14,11 @@ import { VarsModel } from './vars';
 
 /** Rows fetched for what was before the stream began. */
 export const HISTORY_ROWS = 200;
+/** Tries to read what was before the stream, and the pause between them, in milliseconds. */
+const HISTORY_TRIES_MAX = 4;
+const HISTORY_RETRY_MS = 1_000;
+/** Longest time that live frames wait for these, in milliseconds: a slow store must not freeze the log. */
+const HOLD_MS_MAX = 5_000;
 /** Frames that wait for the next animation frame; past it the oldest records are dropped, as a gap. */
 export const FRAMES_MAX = 400;
 /** A hidden page draws no frames; this often it takes in what came, in milliseconds. */
@@ -23,6 +28,11 @@ export type PauseCause = 'user' | 'scroll' | 'row';
 
 /** Codes that no retry will cure: back to the sign-in. */
 const REFUSED = ['unauthenticated', 'unknown_project', 'foreign_host', 'foreign_origin'];
+
+/** What `work` gives, or null when it takes too long; it goes on regardless. */
+function within<T>(ms: number, work: Promise<T>): Promise<T | null> {
+  return Promise.race([work, new Promise<null>((late) => setTimeout(late, ms, null))]);
+}
 
 export class Console {
   readonly key: string;
@@ -56,6 +66,8 @@ export class Console {
   #scheduled = false;
   #filter: Filter;
   #query = '';
+  #asked = 0;
+  #readingVars: Promise<boolean> | null = null;
   #historyIds = new Set<string>();
   #ticker: ReturnType<typeof setInterval> | undefined;
   #abort = new AbortController();
@@ -105,6 +117,7 @@ export class Console {
   /** Asks the server for another selection. A bad one leaves what is shown, and says why. */
   async setFilter(filter: Filter): Promise<void> {
     const query = JSON.stringify(queryOf(filter));
+    const asked = ++this.#asked;
     if (query === this.#query) {
       this.filterError = null;
       return;
@@ -112,12 +125,13 @@ export class Console {
     try {
       await getLogs(this.key, { ...queryOf(filter), limit: 1 }, this.#abort.signal);
     } catch (error) {
-      if (this.#abort.signal.aborted) return;
+      if (this.#abort.signal.aborted || asked !== this.#asked) return;
       if (error instanceof ApiError && 400 <= error.problem.status && error.problem.status < 500) {
         this.filterError = error.message;
         return;
       }
     }
+    if (this.#abort.signal.aborted || asked !== this.#asked) return; // Another filter was chosen meanwhile.
     this.filterError = null;
     this.#filter = filter;
     this.#query = query;
@@ -190,9 +204,7 @@ export class Console {
   }
 
   #probe(): void {
-    getVars(this.key, this.#abort.signal).catch((error: unknown) => {
-      if (error instanceof ApiError && REFUSED.includes(error.code)) this.#refused(error);
-    });
+    getVars(this.key, this.#abort.signal).catch((error: unknown) => this.#isRefused(error));
   }
 
   #frame(frame: Frame): void {
@@ -202,6 +214,7 @@ export class Console {
     }
     if (frame.type === 'resumed') {
       this.lastStream = `resumed ${new Date().toTimeString().slice(0, 8)}`;
+      void this.#caughtUp();
       return;
     }
     if (frame.type === 'reset') {
@@ -256,7 +269,7 @@ export class Console {
         this.buffer.gap(frame.count, frame.reason);
         logs = true;
       } else if (frame.type === 'vars') {
-        if (!this.vars.mergeVars(frame)) void this.#readVars();
+        if (!this.vars.mergeVars(frame)) void this.#caughtUp();
         vars = true;
       } else if (frame.type === 'devices') {
         this.vars.mergeDevices(frame);
@@ -276,17 +289,50 @@ export class Console {
   /** Reads what was before the stream; frames wait meanwhile, so that order holds. */
   async #fresh(lost = false): Promise<void> {
     this.#held = true;
-    const asked = { ...queryOf(this.#filter), limit: HISTORY_ROWS };
     const query = this.#query;
-    const [logs] = await Promise.allSettled([getLogs(this.key, asked, this.#abort.signal), this.#readVars()]);
+    const read = await within(HOLD_MS_MAX, Promise.all([this.#readHistory(), this.#readVars()]));
     if (this.#abort.signal.aborted || query !== this.#query) return;
-    if (logs.status === 'fulfilled') this.#history(logs.value.items, lost);
-    else if (logs.reason instanceof ApiError && REFUSED.includes(logs.reason.code)) this.#refused(logs.reason);
-    if (!this.loaded) this.wasEmpty = this.buffer.received === 0 && this.vars.devices.size === 0 && this.vars.wanted.size === 0;
+    const items = read?.[0] ?? null;
+    if (items) this.#history(items, lost);
+    else this.buffer.gap(0, 'no_history');
+    if (!this.loaded && items && read?.[1]) {
+      this.wasEmpty = items.length === 0 && this.vars.devices.size === 0 && this.vars.wanted.size === 0;
+    }
     this.loaded = true;
+    this.#release();
+    this.logVersion += 1;
+  }
+
+  /** Variables may have changed unseen: reads them anew, while frames wait. */
+  async #caughtUp(): Promise<void> {
+    this.#held = true;
+    await within(HOLD_MS_MAX, this.#readVars());
+    this.#release();
+  }
+
+  #release(): void {
     this.#held = false;
     this.#flush();
-    this.logVersion += 1;
+  }
+
+  async #readHistory(): Promise<LogRecord[] | null> {
+    const asked = { ...queryOf(this.#filter), limit: HISTORY_ROWS };
+    for (let attempt = 1; attempt <= HISTORY_TRIES_MAX; attempt++) {
+      try {
+        return (await getLogs(this.key, asked, this.#abort.signal)).items;
+      } catch (error) {
+        if (this.#abort.signal.aborted || this.#isRefused(error)) return null;
+        await new Promise((done) => setTimeout(done, HISTORY_RETRY_MS));
+      }
+    }
+    return null;
+  }
+
+  /** True: back to the sign-in, no retry will cure it. */
+  #isRefused(error: unknown): boolean {
+    if (!(error instanceof ApiError) || !REFUSED.includes(error.code)) return false;
+    this.#refused(error);
+    return true;
   }
 
   #history(items: LogRecord[], lost: boolean): void {
@@ -301,12 +347,23 @@ export class Console {
     this.buffer.push(fresh);
   }
 
-  async #readVars(): Promise<void> {
-    try {
-      this.vars.replace(await getVars(this.key, this.#abort.signal));
-      this.varsVersion += 1;
-    } catch (error) {
-      if (error instanceof ApiError && REFUSED.includes(error.code)) this.#refused(error);
+  /** Reads all variables; one request at a time, however many ask. */
+  #readVars(): Promise<boolean> {
+    this.#readingVars ??= this.#fetchVars().finally(() => (this.#readingVars = null));
+    return this.#readingVars;
+  }
+
+  async #fetchVars(): Promise<boolean> {
+    for (let attempt = 1; attempt <= HISTORY_TRIES_MAX; attempt++) {
+      try {
+        this.vars.replace(await getVars(this.key, this.#abort.signal));
+        this.varsVersion += 1;
+        return true;
+      } catch (error) {
+        if (this.#abort.signal.aborted || this.#isRefused(error)) return false;
+        await new Promise((done) => setTimeout(done, HISTORY_RETRY_MS));
+      }
     }
+    return false;
   }
 }

@@ -78,13 +78,20 @@ export function tagOf(record: LogRecord): string {
   return typeof tag === 'string' ? tag : '';
 }
 
-/** When it happened by the game's clock, else when it came. */
+/** A game's clock that is further off than this, in milliseconds, is not believed. */
+export const SKEW_MS_MAX = 24 * 3_600_000;
+
+/** When it happened by the game's clock; when it came, if the game gave no time or an absurd one. */
 export function timeOf(record: LogRecord): string {
-  return record.observer.time ?? record.observer.received;
+  const { time, received } = record.observer;
+  if (time === undefined) return received;
+  const skew = Math.abs(Date.parse(time) - Date.parse(received));
+  return skew <= SKEW_MS_MAX ? time : received;
 }
 
 /** A steady hue for a device, 0 to 359, so that its chip looks the same everywhere. */
-export function hueOf(text: string): number {
+export function hueOf(text: string | null | undefined): number {
+  if (!text) return 0;
   let hash = 2166136261;
   for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 16777619);
   return (hash >>> 0) % 360;
