@@ -66,11 +66,13 @@ async fn run(cli: &Cli) -> anyhow::Result<()> {
     let _admin = serve_admin(admin, readiness.clone(), telemetry.metrics(), shutdown.clone());
 
     let check = readiness.check("bus");
-    let Some(bus) = connect_patiently(&check, &shutdown, || config.bus.connect()).await else {
+    let connect_bus = || observer_bus::connect(&config.bus, &config.store.data_dir);
+    let Some(bus) = connect_patiently(&check, &shutdown, connect_bus).await else {
         return Ok(());
     };
     let check = readiness.check("var_store");
-    let Some(store) = connect_patiently(&check, &shutdown, || config.store.connect_vars()).await
+    let Some(store) =
+        connect_patiently(&check, &shutdown, || observer_store::connect_vars(&config.store)).await
     else {
         return Ok(());
     };

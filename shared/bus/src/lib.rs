@@ -12,5 +12,6 @@ pub mod nats;
 mod port;
 mod shared;
 
+pub use config::{BusConfig, connect};
 pub use port::*;
 use shared::{check_broadcast, shortened, stream_name};
