@@ -6,3 +6,4 @@ mod bus;
 mod dependencies;
 mod logs;
 mod vars;
+mod whole;
