@@ -93,6 +93,12 @@ pub(super) fn device_json(device: &Device) -> String {
     })
 }
 
+/// A device that reports while nobody knows of a sign-in: gone, until that comes.
+pub(super) fn unknown_device(at: i64) -> String {
+    let json = to_json(&DeviceJson { name: None, session: "".into(), gateway: "".into() });
+    format!("{} 0 0 {at} {json}", padded(0))
+}
+
 /// Reads `<epoch> <named> <online> <since> <json>`; `None` for a device of which only the end of its
 /// socket was said so far.
 pub(super) fn read_device(device: &str, text: &str) -> Result<Option<Device>, Unreadable> {
@@ -167,5 +173,7 @@ mod tests {
     fn the_end_of_an_unknown_socket_is_no_device() {
         assert!(read_device("a", "00000000000000000007 0 0 5 ").unwrap().is_none());
         assert!(read_device("a", "7").is_err());
+        let unknown = read_device("a", &unknown_device(5)).unwrap().unwrap();
+        assert_eq!((unknown.epoch, unknown.online, unknown.since), (0, false, 5));
     }
 }

@@ -38,13 +38,17 @@ const DEVICES_A_TRIP: usize = 32;
 /// Devices that one call forgets: more only wait after a limit was lowered, and go with later calls.
 const VICTIMS_MAX: usize = 64;
 
-/// Attempts of a call that must name who goes before it may remove them. One more is needed for each
-/// other var-store that removed some meanwhile.
+/// Attempts of a call that must name who may go before it may remove them. The second one works,
+/// unless as many calls as there are candidates came in between.
 const TRIM_ATTEMPTS_MAX: usize = 8;
 
 /// Withdrawn names that are remembered of a device, so that an older line that comes again brings
 /// none back. As many as a device may have values.
 const WITHDRAWN_MAX: usize = 1_000;
+
+/// Names of a project whose last value is kept, over all devices, as `limits.project_names_max`: the
+/// original's page gets them all in one frame.
+const LAST_NAMES_MAX: usize = 10_000;
 
 static DOCUMENT: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("scripts/document.lua")));
@@ -213,11 +217,13 @@ impl VarStore for RedisVarStore {
         let values = last_of_each_name(&report.values);
         let mut call = REPORT.prepare_invoke();
         call.key(keys.reported(&report.device)).key(keys.withdrawn(&report.device));
-        call.key(keys.key("devices")).key(keys.key("unnamed"));
-        call.key(keys.key("writers")).key(keys.last_values());
+        for what in ["devices", "ids", "gone", "unnamed", "writers"] {
+            call.key(keys.key(what));
+        }
+        call.key(keys.last_values());
         call.arg(&report.device).arg(entry::stamp_digits(report.stamp)).arg(report.at);
         call.arg(i32::from(report.reset)).arg(report.vars_max).arg(WITHDRAWN_MAX);
-        call.arg(values.len());
+        call.arg(LAST_NAMES_MAX).arg(entry::unknown_device(report.at)).arg(values.len());
         for value in values {
             call.arg(&value.name).arg(&value.kind).arg(&value.value);
             call.arg(entry::applied_word(value.applied)).arg(entry::value_json(value));

@@ -7,14 +7,17 @@ local state, wanted = KEYS[1], KEYS[2]
 local base, revision, epoch, sequence = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local zero = string.rep('0', 20)
 
-local stored = redis.call('HMGET', state, 'revision', 'sequence')
+local stored = redis.call('HMGET', state, 'revision', 'sequence', 'epoch')
 local stored_revision, stored_sequence = stored[1] or zero, stored[2] or zero
+-- Revisions of another epoch cannot be compared; that one was made because the counter may have gone
+-- back, and its place in the edit log says that it is later.
+local comparable = stored_revision == zero or stored[3] == epoch
 redis.call('HLEN', wanted) -- A key of another type fails here, before the first write.
 
-if stored_revision >= revision then
+if stored_sequence >= sequence or comparable and stored_revision >= revision then
   return { 'before', stored_sequence }
 end
-if stored_revision ~= base then
+if comparable and stored_revision ~= base then
   return { 'gap', stored_sequence }
 end
 for i = 5, #ARGV, 2 do

@@ -9,7 +9,8 @@
 --          those of which no sign-in is known.
 --
 -- A candidate is a device that may have to go: the keys of its values must be declared, so a call
--- that finds others changes nothing, answers {'missing', {ids}}, and is sent again with these.
+-- that finds others changes nothing, answers {'missing', {ids}}, and is sent again with these. They
+-- are more than have to go, because another call may remove the first of them meanwhile.
 local devices, ids, online, gone, unnamed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local CANDIDATE_KEYS = 6
 
@@ -27,9 +28,10 @@ local function waits(entry)
   return entry.online == '0' and entry.named == '0'
 end
 
--- Those who go once `entry` is stored: at most limits.victims, the longest gone first.
+-- Those who go once `entry` is stored, at most limits.victims, the longest gone first; and the
+-- candidates, who would be next.
 local function victims_of(id, entry, limits)
-  local victims, chosen = {}, {}
+  local victims, chosen, candidates = {}, {}, {}
   local function choose(victim)
     chosen[victim] = true
     victims[#victims + 1] = victim
@@ -50,8 +52,12 @@ local function victims_of(id, entry, limits)
     end
     return left[2] < right[2]
   end)
-  for i = 1, math.min(#waiting - limits.unnamed, limits.victims) do
-    choose(waiting[i][2])
+  local too_many = #waiting - limits.unnamed
+  for i = 1, math.min(too_many > 0 and #waiting or 0, limits.victims) do
+    candidates[i] = waiting[i][2]
+    if i <= too_many then
+      choose(waiting[i][2])
+    end
   end
 
   local count = redis.call('ZCARD', ids)
@@ -64,24 +70,23 @@ local function victims_of(id, entry, limits)
     end
   end
   local function choose_from(set)
-    local excess = math.min(count - limits.devices, limits.victims)
-    if excess <= 0 then
+    if count <= limits.devices then
       return
     end
     -- The device itself and those chosen already may stand among them.
-    for _, victim in ipairs(redis.call('ZRANGE', set, 0, excess + #victims)) do
-      if count <= limits.devices or #victims >= limits.victims then
-        return
-      end
+    for _, victim in ipairs(redis.call('ZRANGE', set, 0, limits.victims + #victims)) do
       if victim ~= id and not chosen[victim] then
-        choose(victim)
-        count = count - 1
+        candidates[#candidates + 1] = victim
+        if count > limits.devices and #victims < limits.victims then
+          choose(victim)
+          count = count - 1
+        end
       end
     end
   end
   choose_from(gone)
   choose_from(online)
-  return victims
+  return victims, candidates
 end
 
 -- Stores `entry` and removes who has to go. Candidates stand in ARGV from `first`.
@@ -91,10 +96,10 @@ local function store(id, entry, limits, first)
   for i = first, #ARGV do
     keys[ARGV[i]] = CANDIDATE_KEYS + (i - first) * 2
   end
-  local victims = victims_of(id, entry, limits)
+  local victims, candidates = victims_of(id, entry, limits)
   for _, victim in ipairs(victims) do
     if not keys[victim] then
-      return { 'missing', victims }
+      return { 'missing', candidates }
     end
   end
 
