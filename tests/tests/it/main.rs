@@ -4,5 +4,7 @@
 mod accounts;
 mod accounts_redis;
 mod bus;
+mod dependencies;
 mod logs;
 mod vars;
+mod whole;
