@@ -2,6 +2,7 @@
 //! start, and link once.
 
 mod accounts;
+mod accounts_redis;
 mod bus;
 mod dependencies;
 mod logs;
