@@ -4,4 +4,6 @@
 mod accounts;
 mod bus;
 mod logs;
+#[cfg(test)]
+mod logs_elastic;
 mod vars;

@@ -3,8 +3,8 @@
 //! The only folder that knows Elasticsearch. [`append`](LogStore::append) sees to the day's index and
 //! the project's alias (`aliases`), asks yesterday's index for records that may be there (`again`),
 //! sends the rest with `_bulk` (`bulk`) as documents (`document`), and reads the answer item by item.
-//! [`search`](LogStore::search) reads them back (`search`). What it does not do: it retries nothing
-//! but the safe form below; when to send again is the caller's business. It deletes nothing.
+//! [`search`](LogStore::search) reads them back (`search`). What it does not do: it sends nothing
+//! again but the safe form below; when to send again is the caller's business. It deletes nothing.
 //!
 //! # A record as a document
 //!

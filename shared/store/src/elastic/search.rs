@@ -4,6 +4,8 @@
 //! What Elasticsearch can only say roughly (a phrase whose last word goes on, words longer than its
 //! tokens) it says too widely, and [`holds`] decides on the stored text.
 
+use std::time::Duration;
+
 use elasticsearch::http::Method;
 use observer_wire::record::Level;
 use observer_wire::text::{Term, prefix};
@@ -14,7 +16,7 @@ use tracing::warn;
 
 use super::day;
 use super::document::{self, Found, field_term};
-use super::server::{Request, Server};
+use super::server::{Answer, Request, Server};
 use crate::StoreError;
 use crate::logs::{LogPage, LogQuery, PAGE_MAX, Position};
 
@@ -26,6 +28,12 @@ const PAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Most requests for one page. Terms that are decided here pass over up to 8,192 documents a page.
 const REQUESTS_MAX: usize = 64;
+
+/// How often a search is tried while a shard is missing.
+const TRIES_MAX: u32 = 10;
+
+/// Pause between two tries: an index is created within about a tenth of a second.
+const TRY_EVERY: Duration = Duration::from_millis(100);
 
 /// Longest word that is one token: the analyzer cuts at 255 UTF-16 units.
 const TOKEN_BYTES_MAX: usize = 255;
@@ -82,8 +90,7 @@ async fn ask(
 ) -> Result<Vec<(Position, Option<Found>)>, StoreError> {
     let path = format!("/{}/_search?{OPTIONS}", day::ALL);
     let body = body(query, before, size).to_string();
-    let request = Request::new("search of log records", Method::Post, &path).body(body);
-    let answer = server.ask(request).await?.done()?;
+    let answer = ask_whole(server, &path, &body).await?;
     let read: Hits<'_> = answer.read()?;
     let hits = read.hits.hits.into_iter().map(|hit| {
         let (received, seq, id) = hit.sort;
@@ -94,6 +101,21 @@ async fn ask(
         (Position { received, seq, id }, found)
     });
     Ok(hits.collect())
+}
+
+/// Asks until all shards answer. An index that is just being created, the next day's at midnight, has
+/// no shard for some milliseconds, and all searches would fail with it.
+async fn ask_whole(server: &Server, path: &str, body: &str) -> Result<Answer, StoreError> {
+    let mut tries = 1;
+    loop {
+        let request = Request::new("search of log records", Method::Post, path).body(body);
+        let answer = server.ask(request).await?;
+        if answer.status != 503 || tries == TRIES_MAX {
+            return answer.done();
+        }
+        tries += 1;
+        tokio::time::sleep(TRY_EVERY).await;
+    }
 }
 
 #[derive(Deserialize)]
@@ -170,7 +192,8 @@ fn push_term(filter: &mut Vec<Value>, term: &Term) {
 
 /// Whether a record that Elasticsearch found has `term`, where its answer may be too wide.
 fn holds(term: &Term, found: &Found) -> bool {
-    let long = |words: &[String]| words.iter().any(|word| TOKEN_BYTES_MAX < word.len());
+    // A word as long as a token may be the front part of one that is longer.
+    let long = |words: &[String]| words.iter().any(|word| TOKEN_BYTES_MAX <= word.len());
     match term {
         Term::Prefix(words) if 1 < words.len() || long(words) => {
             has_words(&found.text, words, |word, last| word.starts_with(last))
