@@ -41,7 +41,9 @@ pub use exit::{WrongUsage, exit_code};
 pub use listen::{ListenError, bind};
 pub use shutdown::{DrainTimeout, Shutdown, shutdown_on_signals};
 pub use tasks::{TaskFailed, Tasks};
-pub use telemetry::{LogConfig, LogFormat, Metrics, Telemetry, start_telemetry};
+pub use telemetry::{
+    LogConfig, LogFormat, LogLevel, Metrics, Telemetry, TelemetryError, start_telemetry,
+};
 
 /// Any error, as it comes from a service or a library.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
