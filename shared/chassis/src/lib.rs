@@ -40,7 +40,9 @@ pub use config::{
 };
 pub use exit::{WrongUsage, exit_code};
 pub use listen::{ListenError, bind};
-pub use process::{AdminConfig, SECTIONS, ShutdownConfig, connect_patiently, keep_checking, reason};
+pub use process::{
+    AdminConfig, SECTIONS, ShutdownConfig, connect_patiently, keep_checking, reason,
+};
 pub use shutdown::{DrainTimeout, Shutdown, shutdown_on_signals};
 pub use tasks::{TaskFailed, Tasks};
 pub use telemetry::{

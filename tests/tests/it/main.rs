@@ -3,5 +3,6 @@
 
 mod accounts;
 mod bus;
+mod dependencies;
 mod logs;
 mod vars;
