@@ -3,7 +3,6 @@
 
 use std::ops::Range;
 
-use observer_bus::Delivery;
 use observer_store::logs::NewRecord;
 use observer_wire::event::{Event, EventError, Line, LineKind};
 use observer_wire::record::{self, Recognised};
@@ -125,14 +124,13 @@ impl<'a> Batch<'a> {
                 message: prepared.recognised.message.as_deref(),
                 tag: prepared.recognised.tag.as_deref(),
                 time: prepared.recognised.time,
-                text: self.arena[prepared.text.clone()],
+                text: &self.arena[prepared.text.clone()],
                 json: prepared.json,
                 odd: prepared.odd,
                 again: prepared.line.again,
             })
             .collect()
     }
-
 }
 
 #[cfg(test)]
@@ -171,18 +169,21 @@ mod tests {
 
     #[test]
     fn each_record_of_an_event_has_its_own_id_sequence_and_text() {
-        let bytes = event_of(&[r#"[{"message":"One","level":"warn"},{"a":2}]"#, r#"{"b":"x"}"#], &[1]);
+        let bytes =
+            event_of(&[r#"[{"message":"One","level":"warn"},{"a":2}]"#, r#"{"b":"x"}"#], &[1]);
         let event = Event::parse(&bytes).unwrap();
         let mut batch = Batch::default();
         assert_eq!(batch.add(&event).unwrap(), 0..3);
         let records = batch.records();
-        let seen: Vec<_> =
-            records.iter().map(|r| (r.id, r.seq, r.text, r.json, r.odd)).collect();
-        assert_eq!(seen, [
-            ("rX-000", 1000, "one", r#"{"message":"One","level":"warn"}"#, false),
-            ("rX-001", 1001, "2", r#"{"a":2}"#, true),
-            ("rX-000", 1010, "x", r#"{"b":"x"}"#, false),
-        ]);
+        let seen: Vec<_> = records.iter().map(|r| (r.id, r.seq, r.text, r.json, r.odd)).collect();
+        assert_eq!(
+            seen,
+            [
+                ("rX-000", 1000, "one", r#"{"message":"One","level":"warn"}"#, false),
+                ("rX-001", 1001, "2", r#"{"a":2}"#, true),
+                ("rX-000", 1010, "x", r#"{"b":"x"}"#, false),
+            ]
+        );
         assert_eq!((records[0].level, records[0].message), (Level::Warn, Some("One")));
     }
 

@@ -14,7 +14,8 @@ use observer_log_indexer::LogIndexerConfig;
 use serde::{Deserialize, Serialize};
 
 /// Admin port unless settings say otherwise.
-const ADMIN_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9092);
+const ADMIN_LISTEN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9092);
 
 /// Stores the log records that gateways publish.
 #[derive(clap::Parser)]
@@ -60,11 +61,13 @@ async fn run(cli: &Cli) -> anyhow::Result<()> {
     let _admin = serve_admin(admin, readiness.clone(), telemetry.metrics(), shutdown.clone());
 
     let check = readiness.check("bus");
-    let Some(bus) = connect_patiently(&check, &shutdown, || config.bus.connect()).await else {
+    let connect_bus = || observer_bus::connect(&config.bus, &config.store.data_dir);
+    let Some(bus) = connect_patiently(&check, &shutdown, connect_bus).await else {
         return Ok(());
     };
     let check = readiness.check("log_store");
-    let Some(store) = connect_patiently(&check, &shutdown, || config.store.connect_logs()).await
+    let Some(store) =
+        connect_patiently(&check, &shutdown, || observer_store::connect_logs(&config.store)).await
     else {
         return Ok(());
     };

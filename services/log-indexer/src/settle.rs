@@ -187,3 +187,172 @@ fn note(settled: Result<(), BusError>) {
 fn count(records: usize) -> f64 {
     records as f64
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::disallowed_methods, reason = "tests join what they spawn")]
+
+    use std::collections::VecDeque;
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+    use observer_bus::config::BusConfig;
+    use observer_bus::{Bus, Durable, Outgoing, PublishError, Published, Stream};
+    use observer_store::logs::{LogPage, LogQuery, NewRecord};
+    use observer_store::{StoreError, StoreErrorKind};
+    use observer_wire::ProjectId;
+    use observer_wire::event::{self, LineHead, LineKind};
+
+    use super::*;
+
+    const PROJECT: &str = "0123456789ab";
+
+    /// What a scripted store answers to one call.
+    enum Answer {
+        Each(Vec<Stored>),
+        Down,
+    }
+
+    /// A store that answers as it was told, then stores everything; remembers what it was asked.
+    #[derive(Default)]
+    struct Scripted {
+        answers: Mutex<VecDeque<Answer>>,
+        asked: Mutex<Vec<Vec<String>>>,
+    }
+
+    #[async_trait]
+    impl LogStore for Scripted {
+        async fn append(&self, batch: &[NewRecord<'_>]) -> Result<Vec<Stored>, StoreError> {
+            self.asked.lock().unwrap().push(batch.iter().map(|r| r.json.to_owned()).collect());
+            match self.answers.lock().unwrap().pop_front() {
+                None => Ok(vec![Stored::New; batch.len()]),
+                Some(Answer::Each(stored)) => Ok(stored),
+                Some(Answer::Down) => {
+                    Err(StoreError::new("append", StoreErrorKind::Unavailable, "down"))
+                }
+            }
+        }
+
+        async fn search(&self, _query: &LogQuery) -> Result<LogPage, StoreError> {
+            unreachable!("the indexer never searches")
+        }
+
+        async fn check(&self) -> Result<(), StoreError> {
+            Ok(())
+        }
+    }
+
+    fn message(payload: &str) -> Bytes {
+        let project: ProjectId = PROJECT.parse().unwrap();
+        let mut out = Vec::new();
+        event::start(&mut out, project);
+        let head = LineHead {
+            kind: LineKind::Logs,
+            id: "r0".into(),
+            key: PROJECT.parse().unwrap(),
+            device: "s-1".into(),
+            named: false,
+            session: "1".into(),
+            epoch: 1,
+            seq: 1,
+            received: 1,
+            mid: None,
+            index: 0,
+            count: 1,
+            rev: 0,
+            again: false,
+            odd: vec![].into(),
+            len: 0,
+        };
+        event::push_line(&mut out, head, payload);
+        out.into()
+    }
+
+    /// Publishes `payloads` to an indexer whose store answers `answers`, until all are settled.
+    async fn check(payloads: Vec<Bytes>, answers: Vec<Answer>) -> (Vec<Vec<String>>, String) {
+        let folder = tempfile::tempdir().unwrap();
+        let config = BusConfig::default();
+        let bus = observer_bus::connect(&config, folder.path()).await.unwrap();
+        let store =
+            Arc::new(Scripted { answers: Mutex::new(answers.into()), ..Scripted::default() });
+        let shutdown = Shutdown::new(Duration::from_secs(5));
+        let published: Vec<_> =
+            (0..).zip(payloads).map(|(n, payload)| publish(&bus, n, payload)).collect();
+        let consumer = bus.consume(Durable::LogIndexer).await.unwrap();
+        let indexer =
+            store_until_shutdown(consumer, Arc::<Scripted>::clone(&store), shutdown.clone());
+        let indexer = tokio::spawn(indexer);
+        for one in published {
+            one.await.unwrap();
+        }
+        shutdown.request();
+        indexer.await.unwrap();
+        let dead = std::fs::read_dir(folder.path())
+            .unwrap()
+            .filter_map(|file| std::fs::read_to_string(file.unwrap().path()).ok());
+        let asked = std::mem::take(&mut *store.asked.lock().unwrap());
+        (asked, dead.collect())
+    }
+
+    fn publish(
+        bus: &Arc<dyn Bus>,
+        number: u32,
+        payload: Bytes,
+    ) -> tokio::task::JoinHandle<Published> {
+        let bus = Arc::clone(bus);
+        let event = Outgoing {
+            stream: Stream::Logs,
+            project: PROJECT.parse().unwrap(),
+            id: number.to_string(),
+            expected: None,
+            payload,
+        };
+        tokio::spawn(async move {
+            loop {
+                match bus.publish(event.clone()).await {
+                    Ok(published) => return published,
+                    Err(error) => assert_eq!(error, PublishError::Timeout),
+                }
+            }
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_delivery_is_settled_once_all_its_records_are_stored() {
+        let (asked, dead) = check(vec![message(r#"[{"a":1},{"a":2}]"#)], vec![]).await;
+        assert_eq!(asked, [[r#"{"a":1}"#, r#"{"a":2}"#]]);
+        assert_eq!(dead, "");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_records_that_the_store_did_not_take_are_sent_again() {
+        let first = Answer::Each(vec![Stored::New, Stored::Later, Stored::Duplicate]);
+        let (asked, _) = check(vec![message(r#"[{"a":1},{"a":2},{"a":3}]"#)], vec![first]).await;
+        assert_eq!(asked.len(), 2);
+        assert_eq!(asked[1], [r#"{"a":2}"#]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_is_down_is_asked_until_it_is_back() {
+        let down = (0..20).map(|_| Answer::Down).collect();
+        let (asked, dead) = check(vec![message(r#"[{"a":1}]"#)], down).await;
+        assert_eq!(asked.len(), 21);
+        assert_eq!(dead, "");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_record_that_no_store_takes_is_kept_among_the_dead_with_its_reason() {
+        let never = Answer::Each(vec![Stored::New, Stored::Never("not a date".into())]);
+        let (asked, dead) = check(vec![message(r#"[{"a":1},{"bad":2}]"#)], vec![never]).await;
+        assert_eq!(asked.len(), 1);
+        assert!(dead.contains("not a date"), "{dead}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_event_that_nobody_can_read_is_buried_and_the_others_are_stored() {
+        let unreadable = Bytes::from_static(b"rubbish");
+        let (asked, dead) = check(vec![unreadable, message(r#"[{"a":1}]"#)], vec![]).await;
+        assert_eq!(asked.concat(), [r#"{"a":1}"#]);
+        assert!(dead.contains("malformed"), "{dead}");
+    }
+}

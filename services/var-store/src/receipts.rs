@@ -2,17 +2,21 @@
 //! nothing else is called so.
 
 use observer_store::vars::{AppliedMark, DeviceValues, ReportedValue};
+use observer_wire::Limits;
 use observer_wire::ask::{ReceiptState, ReceiptView};
 use observer_wire::declare::{self, Declared};
 use observer_wire::edit::{Document, Wanted};
 use observer_wire::value::{VarType, equal};
-use observer_wire::Limits;
 
 /// Time after which an edit without a word of the device is called so, in milliseconds.
 pub(crate) const NO_RECEIPT_MS: i64 = 15_000;
 
 /// The mark that a report sets when it says that the device has the wanted value.
-pub(crate) fn mark(document: &Document, reported: &ReportedValue, bits: u32) -> Option<AppliedMark> {
+pub(crate) fn mark(
+    document: &Document,
+    reported: &ReportedValue,
+    bits: u32,
+) -> Option<AppliedMark> {
     let wanted = document.wanted.iter().find(|wanted| wanted.name == reported.name)?;
     is_same(wanted, reported, bits).then(|| AppliedMark {
         rev: wanted.rev,
@@ -79,13 +83,19 @@ mod tests {
             name: "gravity".into(),
             kind: "float".into(),
             value: value.into(),
-            json: format!("{{\"name\":\"gravity\",\"type\":\"float\",\"value\":\"{value}\",\"bits\":32}}"),
+            json: format!(
+                "{{\"name\":\"gravity\",\"type\":\"float\",\"value\":\"{value}\",\"bits\":32}}"
+            ),
             at: EDITED_AT + 4,
             applied,
         }
     }
 
-    fn check(values: Vec<ReportedValue>, online: bool, after_ms: i64) -> (ReceiptState, Option<i64>) {
+    fn check(
+        values: Vec<ReportedValue>,
+        online: bool,
+        after_ms: i64,
+    ) -> (ReceiptState, Option<i64>) {
         let device = Device {
             device: "d".into(),
             named: true,
@@ -108,7 +118,10 @@ mod tests {
         let rounded = reported("0.10000000149011612", None);
         assert_eq!(check(vec![rounded], false, 5), (ReceiptState::Applied, None));
         let of_another_edit = Some(AppliedMark { rev: 3, ms: Some(9) });
-        assert_eq!(check(vec![reported("0.1", of_another_edit)], true, 5), (ReceiptState::Applied, None));
+        assert_eq!(
+            check(vec![reported("0.1", of_another_edit)], true, 5),
+            (ReceiptState::Applied, None)
+        );
     }
 
     #[test]
@@ -116,7 +129,10 @@ mod tests {
         assert_eq!(check(vec![], true, 5).0, ReceiptState::Waiting);
         assert_eq!(check(vec![], false, 5).0, ReceiptState::Offline);
         assert_eq!(check(vec![reported("9", None)], true, NO_RECEIPT_MS).0, ReceiptState::Pending);
-        assert_eq!(check(vec![reported("9", None)], true, NO_RECEIPT_MS + 1).0, ReceiptState::NoReceipt);
+        assert_eq!(
+            check(vec![reported("9", None)], true, NO_RECEIPT_MS + 1).0,
+            ReceiptState::NoReceipt
+        );
         assert_eq!(check(vec![reported("9", None)], false, 5).0, ReceiptState::Offline);
     }
 

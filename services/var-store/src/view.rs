@@ -23,6 +23,9 @@ pub(crate) const DEVICES_PAGE: usize = 200;
 /// as one device can add a lot.
 pub(crate) const PAGE_BYTES_TARGET: usize = PAYLOAD_BYTES_MAX / 4;
 
+/// Bytes of one device's values that are shown: what fits into a message beside a full page.
+const DEVICE_BYTES_MAX: usize = PAYLOAD_BYTES_MAX / 2;
+
 /// Which names of a device are shown.
 pub(crate) enum Names<'a> {
     /// All of them.
@@ -55,8 +58,8 @@ pub(crate) fn device(
         .filter(|wanted| names.has(&wanted.name))
         .map(|wanted| (wanted.name.clone(), receipt(wanted, stored, online, now)))
         .collect();
-    let reported =
-        stored.values.iter().filter(|value| names.has(&value.name)).filter_map(value).collect();
+    let shown = stored.values.iter().filter(|value| names.has(&value.name));
+    let reported = within_bounds(shown).filter_map(value).collect();
     DeviceView {
         device: stored.device.device.clone(),
         name: stored.device.name.clone(),
@@ -67,6 +70,22 @@ pub(crate) fn device(
         reported,
         states,
     }
+}
+
+/// Values up to what one message can carry: a device may have more, and the rest is counted.
+fn within_bounds<'a>(
+    values: impl Iterator<Item = &'a ReportedValue>,
+) -> impl Iterator<Item = &'a ReportedValue> {
+    let mut bytes = 0;
+    values.filter(move |value| {
+        bytes += value.json.len() + value.value.len() + value.name.len();
+        let shown = bytes <= DEVICE_BYTES_MAX;
+        if !shown {
+            // observer_values_not_shown_total: values of devices with more than one message carries.
+            metrics::counter!("observer_values_not_shown_total").increment(1);
+        }
+        shown
+    })
 }
 
 fn value(stored: &ReportedValue) -> Option<ReportedView> {

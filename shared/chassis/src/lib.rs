@@ -40,10 +40,14 @@ pub use config::{
 };
 pub use exit::{WrongUsage, exit_code};
 pub use listen::{ListenError, bind};
-pub use process::{AdminConfig, SECTIONS, ShutdownConfig, connect_patiently, keep_checking, reason};
+pub use process::{
+    AdminConfig, SECTIONS, ShutdownConfig, connect_patiently, keep_checking, reason,
+};
 pub use shutdown::{DrainTimeout, Shutdown, shutdown_on_signals};
 pub use tasks::{TaskFailed, Tasks};
-pub use telemetry::{LogConfig, LogFormat, Metrics, Telemetry, start_telemetry};
+pub use telemetry::{
+    LogConfig, LogFormat, LogLevel, Metrics, Telemetry, TelemetryError, start_telemetry,
+};
 
 /// Any error, as it comes from a service or a library.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -30,3 +30,29 @@ pub async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener
     info!(what, address = %local, "listening");
     Ok(listener)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    const FREE_PORT: SocketAddr =
+        SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+    #[tokio::test]
+    async fn port_0_takes_a_free_port() {
+        let listener = bind("gateway", FREE_PORT).await.unwrap();
+        assert_ne!(listener.local_addr().unwrap().port(), 0);
+    }
+
+    #[tokio::test]
+    async fn taken_address_is_named_in_the_error() {
+        let first = bind("gateway", FREE_PORT).await.unwrap();
+        let address = first.local_addr().unwrap();
+        let error = bind("gateway", address).await.unwrap_err();
+        assert_eq!(error.to_string(), format!("cannot listen on {address} for gateway"));
+        let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+        assert_eq!(source.map(io::Error::kind), Some(io::ErrorKind::AddrInUse));
+    }
+}

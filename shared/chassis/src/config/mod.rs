@@ -27,6 +27,9 @@ mod sources;
 mod suggest;
 mod tree;
 
+#[cfg(test)]
+mod tests;
+
 pub use args::{ConfigArgs, dotted_flags};
 pub use error::{ConfigError, InvalidConfig};
 pub use origin::Origin;
@@ -54,6 +57,10 @@ pub trait Settings: DeserializeOwned {
 ///
 /// [`ConfigError`] names the first setting that cannot work, where it came from and what would.
 /// The process then ends with exit code 64 (see [`exit_code`](crate::exit_code)).
+///
+/// # Panics
+///
+/// When `T` is not a plain struct: its settings would all be skipped as those of others.
 pub fn load_config<T: Settings>(
     known_sections: &[&str],
     args: &ConfigArgs,
@@ -65,6 +72,10 @@ pub fn load_config<T: Settings>(
 /// answer to `--check-config`. Secrets are not shown.
 ///
 /// # Errors
+///
+/// As [`load_config`].
+///
+/// # Panics
 ///
 /// As [`load_config`].
 pub fn check_config<T: Settings + Serialize>(

@@ -23,7 +23,7 @@ use super::suggest::nearest;
 use super::tree::{Node, Scalar};
 
 /// Largest file that holds one value, in bytes: room for a chain of certificates.
-const VALUE_FILE_BYTES_MAX: u64 = 64 * 1024;
+pub(super) const VALUE_FILE_BYTES_MAX: u64 = 64 * 1024;
 
 /// What a name ends with when its value stands in a file.
 const FILE_SUFFIX: &str = "_file";

@@ -25,7 +25,9 @@ impl<T: Serialize> Loaded<T> {
     }
 
     fn describe_node(&self, name: &str, node: &Value, text: &mut String) {
-        if let Value::Object(fields) = node {
+        if let Value::Object(fields) = node
+            && !fields.is_empty()
+        {
             for (field, node) in fields {
                 let dot = if name.is_empty() { "" } else { "." };
                 self.describe_node(&format!("{name}{dot}{field}"), node, text);

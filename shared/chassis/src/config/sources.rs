@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ use super::tree::{Node, Scalar};
 use super::{InvalidConfig, Settings};
 
 /// Largest file of settings that is read, in bytes: far more than all settings together need.
-const CONFIG_FILE_BYTES_MAX: u64 = 1024 * 1024;
+pub(super) const CONFIG_FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// What all our variables begin with.
 const PREFIX: &str = "OBSERVER_";
@@ -28,12 +29,24 @@ const PREFIX: &str = "OBSERVER_";
 const RESERVED: [&str; 2] = ["OBSERVER_CONFIG", "OBSERVER_TOOLS_DIR"];
 
 /// The places settings come from. [`load_config`](super::load_config) uses those of the process.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Sources {
     known_sections: Vec<String>,
     file: Option<(PathBuf, String)>,
     variables: BTreeMap<OsString, OsString>,
     overrides: Vec<(String, String)>,
+}
+
+impl fmt::Debug for Sources {
+    /// Shows names only: any value may be secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let overrides = self.overrides.iter().map(|(name, _)| name);
+        f.debug_struct("Sources")
+            .field("file", &self.file)
+            .field("variables", &self.variables.keys())
+            .field("overrides", &overrides.collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
 }
 
 /// Settings, and where each came from.
@@ -100,8 +113,13 @@ impl Sources {
     /// # Errors
     ///
     /// As [`load_config`](super::load_config).
+    ///
+    /// # Panics
+    ///
+    /// When `T` is not a plain struct: its settings would all be skipped as those of others.
     pub fn load<T: Settings>(&self) -> Result<Loaded<T>, ConfigError> {
         let own_sections = read::field_names::<T>();
+        assert!(!own_sections.is_empty(), "settings are a plain struct with a field a section");
         let merging = Merging { sources: self, own_sections, tree: Node::empty() };
         let (settings, reading) = read::read::<T>(&merging.merge()?)?;
         let loaded: Loaded<T> = Loaded { settings, reading };

@@ -1,11 +1,17 @@
 //! The admin port: is the process alive, is it ready, what do its numbers say. For operators and
 //! their machines only: it has no access control, so it never shares a port with the public.
 
+mod bounded;
+
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -15,6 +21,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
+use self::bounded::Bounded;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 
@@ -138,7 +145,8 @@ pub fn serve_admin(
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(render_metrics))
-        .with_state(AdminState { readiness, metrics, shutdown });
+        .with_state(AdminState { readiness, metrics, shutdown })
+        .layer(map_response(close));
 
     let stop = CancellationToken::new();
     let stopped = stop.clone().cancelled_owned();
@@ -146,7 +154,7 @@ pub fn serve_admin(
     TaskTracker::new().spawn(async move {
         tokio::select! {
             () = stopped => {}
-            Err(error) = async { axum::serve(listener, router).await } => {
+            Err(error) = async { axum::serve(Bounded::new(listener), router).await } => {
                 error!(%error, "admin port closed");
             }
         }
@@ -159,6 +167,12 @@ struct AdminState {
     readiness: Readiness,
     metrics: Metrics,
     shutdown: Shutdown,
+}
+
+/// One request a connection: an idle one would hold a slot.
+async fn close(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 async fn livez() -> Json<serde_json::Value> {
