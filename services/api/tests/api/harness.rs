@@ -182,6 +182,7 @@ pub(crate) fn project() -> ProjectId {
 }
 
 /// A var-store that knows nothing and commits nothing.
+#[expect(clippy::needless_pass_by_value, clippy::unnecessary_wraps, reason = "as `start` takes it")]
 pub(crate) fn no_vars(ask: VarsAsk) -> Option<VarsAnswer> {
     Some(match ask {
         VarsAsk::Document { .. } => VarsAnswer::Document(observer_wire::edit::Document::default()),
