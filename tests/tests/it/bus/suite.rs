@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout};
 use super::rig::{Adapter, Dead};
 
 /// Time for what must happen at once: long, since the machine may be busy.
-const SOON: Duration = Duration::from_secs(10);
+pub(crate) const SOON: Duration = Duration::from_secs(10);
 
 const KIB: usize = 1024;
 
@@ -63,7 +63,7 @@ async fn hear_message(listener: &mut Box<dyn Listener>) -> String {
     }
 }
 
-fn publish_soon(
+pub(crate) fn publish_soon(
     bus: &Arc<dyn Bus>,
     event: Outgoing,
 ) -> JoinHandle<Result<Published, PublishError>> {
@@ -72,10 +72,10 @@ fn publish_soon(
 }
 
 /// Settles all that comes, until dropped.
-struct Settling(JoinHandle<()>);
+pub(crate) struct Settling(JoinHandle<()>);
 
 impl Settling {
-    async fn start(bus: &Arc<dyn Bus>, durable: Durable) -> Self {
+    pub(crate) async fn start(bus: &Arc<dyn Bus>, durable: Durable) -> Self {
         let mut consumer = bus.consume(durable).await.unwrap();
         Self(tokio::spawn(async move {
             loop {
@@ -91,7 +91,11 @@ impl Drop for Settling {
     }
 }
 
-async fn publish_logs(bus: &Arc<dyn Bus>, project: ProjectId, ids: std::ops::Range<u32>) {
+pub(crate) async fn publish_logs(
+    bus: &Arc<dyn Bus>,
+    project: ProjectId,
+    ids: std::ops::Range<u32>,
+) {
     for id in ids {
         let payload = format!("e{id}").into();
         let event = event(Stream::Logs, project, &format!("{project}-{id}"));
@@ -584,7 +588,7 @@ pub(super) async fn slow_listener_is_told_that_it_lost_events(adapter: Adapter) 
         }
     }
     assert!(lost && heard < EVENTS);
-    assert!(counted.is_none_or(|counted| counted as usize + heard == EVENTS));
+    assert!(counted.is_none_or(|counted| counted + heard as u64 == EVENTS as u64));
 }
 
 pub(super) async fn accepted_edits_reach_listeners_in_two_processes(adapter: Adapter) {
