@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::in_process::InProcessBus;
 use crate::nats::NatsBus;
@@ -12,7 +12,7 @@ use crate::{Bus, BusError};
 const MIB: u64 = 1024 * 1024;
 
 /// Which adapter carries the bus.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BusType {
     /// Within one process; nothing to install.
@@ -23,7 +23,7 @@ pub enum BusType {
 }
 
 /// What an accepted event survives on NATS. In process it is what the store survives.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Profile {
     /// Killed processes. A power cut may cost two minutes.
@@ -36,6 +36,16 @@ pub enum Profile {
 }
 
 impl Profile {
+    /// The name, as settings spell it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fast => "fast",
+            Self::Durable => "durable",
+            Self::ReplicatedDurable => "replicated-durable",
+        }
+    }
+
     /// Copies that the broker keeps of each stream.
     #[must_use]
     pub fn replicas(self) -> usize {
@@ -50,7 +60,7 @@ impl Profile {
 ///
 /// All processes on one broker need the same bounds of streams: a process that finds a stream with
 /// others refuses to start.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BusConfig {
     /// Adapter: `in_process` or `nats`.

@@ -20,6 +20,7 @@ pub mod clock;
 pub mod config;
 pub mod exit;
 pub mod listen;
+pub mod process;
 pub mod shutdown;
 pub mod tasks;
 pub mod telemetry;
@@ -39,6 +40,9 @@ pub use config::{
 };
 pub use exit::{WrongUsage, exit_code};
 pub use listen::{ListenError, bind};
+pub use process::{
+    AdminConfig, SECTIONS, ShutdownConfig, connect_patiently, keep_checking, reason,
+};
 pub use shutdown::{DrainTimeout, Shutdown, shutdown_on_signals};
 pub use tasks::{TaskFailed, Tasks};
 pub use telemetry::{
