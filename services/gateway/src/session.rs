@@ -295,9 +295,7 @@ impl Session {
 
     /// Whether no line waits for its outcome.
     fn owes_nothing(&self) -> bool {
-        self.held.bytes.is_empty()
-            && !self.socket.asking.get()
-            && self.socket.unsettled.get() == 0
+        self.held.bytes.is_empty() && !self.socket.asking.get() && self.socket.unsettled.get() == 0
     }
 
     fn write_out(&mut self, cx: &mut Context<'_>) -> io::Result<()> {

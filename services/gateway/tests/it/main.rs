@@ -1,0 +1,11 @@
+//! The gateway on real sockets, with a bus that does what the test says.
+#![expect(clippy::disallowed_methods, reason = "tests join what they spawn")]
+
+mod answers;
+mod drain;
+mod edits;
+mod fake_bus;
+mod game;
+mod lines;
+mod rig;
+mod sign_in;
