@@ -48,10 +48,8 @@ pub(crate) async fn commit(app: &App, edit: EditAsk) -> Result<u64, ApiError> {
         Err(RequestError::Timeout(_)) => ask(app, &edit).await?,
         other => other?,
     };
-    match answer {
-        VarsAnswer::Edited { revision } => Ok(revision),
-        other => Err(unexpected(other)),
-    }
+    let VarsAnswer::Edited { revision } = answer else { return Err(unexpected(answer)) };
+    Ok(revision)
 }
 
 /// Reads the body of a `PATCH`.

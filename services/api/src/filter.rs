@@ -103,9 +103,7 @@ fn same_number(left: &str, right: &str) -> bool {
     if left.parse::<i64>().is_ok() && right.parse::<i64>().is_ok() {
         return left.parse::<i64>() == right.parse::<i64>();
     }
-    #[expect(clippy::float_cmp, reason = "equal means the same number, not a near one")]
-    let same = number(left).is_some() && number(left) == number(right);
-    same
+    number(left).is_some() && number(left) == number(right)
 }
 
 #[cfg(test)]

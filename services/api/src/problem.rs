@@ -120,10 +120,10 @@ impl ApiError {
 
     /// The field to blame, if it is one field's fault.
     pub(crate) fn blamed_field(&self) -> Option<&str> {
-        match self {
-            Self::BadField { field, .. } | Self::Refused { field, .. } => Some(field),
-            _ => None,
+        if let Self::BadField { field, .. } | Self::Refused { field, .. } = self {
+            return Some(field);
         }
+        None
     }
 }
 
@@ -135,10 +135,12 @@ impl From<StoreError> for ApiError {
 
 impl From<RequestError> for ApiError {
     fn from(error: RequestError) -> Self {
-        match error {
-            RequestError::Timeout(_) => Self::Timeout,
-            RequestError::TooLarge { .. } => Self::TooLarge,
-            _ => Self::Busy("variables cannot be reached now".into()),
+        if let RequestError::Timeout(_) = error {
+            Self::Timeout
+        } else if let RequestError::TooLarge { .. } = error {
+            Self::TooLarge
+        } else {
+            Self::Busy("variables cannot be reached now".into())
         }
     }
 }
@@ -165,12 +167,11 @@ impl IntoResponse for ApiError {
         if status == StatusCode::INTERNAL_SERVER_ERROR || matches!(self, Self::Store(_)) {
             error!(error = %reason(&self), code, "request failed");
         }
-        let (revision, changed) = match &self {
-            Self::Conflict { revision, changed } => {
-                (Some(*revision), Some(changed.iter().map(WantedView::from).collect()))
-            }
-            _ => (None, None),
-        };
+        let (mut revision, mut changed) = (None, None);
+        if let Self::Conflict { revision: now, changed: since } = &self {
+            revision = Some(*now);
+            changed = Some(since.iter().map(WantedView::from).collect());
+        }
         let problem = Problem {
             r#type: "about:blank",
             title: status.canonical_reason().unwrap_or("error"),

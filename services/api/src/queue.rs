@@ -129,10 +129,10 @@ impl Queue {
         let mut held = Held::default();
         // What was shared since the viewer joined waits with the rest.
         for news in std::mem::take(&mut state.news) {
-            match news {
-                News::Logs(picked) => held.push(picked.batch, self.bytes_max),
+            match &news {
+                News::Logs(picked) => held.push(Arc::clone(&picked.batch), self.bytes_max),
                 News::Gap { .. } => held = Held { dropped: true, ..Held::default() },
-                other => state.news.push_back(other),
+                News::Vars(_) | News::Devices(_) | News::Reset => state.news.push_back(news),
             }
         }
         state.bytes = 0;
@@ -312,12 +312,12 @@ fn bytes_of(batch: &Batch) -> usize {
 /// One gap grows rather than becoming many.
 fn push_gap(state: &mut State, more: Option<u64>, why: GapReason) {
     let at = state.cursor.clone();
-    if let Some(News::Gap { count, reason, cursor }) = state.news.back_mut() {
-        if *reason == why {
-            *count = count.zip(more).map(|(count, more)| count + more);
-            *cursor = at;
-            return;
-        }
+    if let Some(News::Gap { count, reason, cursor }) = state.news.back_mut()
+        && *reason == why
+    {
+        *count = count.zip(more).map(|(count, more)| count + more);
+        *cursor = at;
+        return;
     }
     state.bytes += OVERHEAD_BYTES;
     state.news.push_back(News::Gap { count: more, reason: why, cursor: at });

@@ -123,11 +123,11 @@ impl Viewer {
     }
 
     /// Sends news until one side ends it.
-    async fn go_on(&mut self, seat: &Seat, mut own: Own, mut head: Head) -> End {
-        let queue = &seat.queue;
+    async fn go_on(&mut self, seat: &Seat, mut own: Own, head: Head) -> End {
+        let (queue, mut last_head) = (&seat.queue, head);
         let mut pings = interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut heard_at = Instant::now();
+        let mut alive_at = Instant::now();
         let mut next_frame_at = Instant::now();
         let mut told = queue.quiet_cursor();
         loop {
@@ -138,7 +138,7 @@ impl Viewer {
             let done = tokio::select! {
                 () = self.app.shutdown.requested() => return End::Away,
                 incoming = self.socket.next() => {
-                    heard_at = Instant::now();
+                    alive_at = Instant::now();
                     match incoming {
                         Incoming::Alive => Ok(()),
                         Incoming::Closed => return End::Gone,
@@ -148,8 +148,8 @@ impl Viewer {
                         }
                     }
                 }
-                heard = next_of(&mut own) => {
-                    if take_own(queue, heard) {
+                event = next_of(&mut own) => {
+                    if take_own(queue, event) {
                         own = None;
                     }
                     Ok(())
@@ -157,12 +157,12 @@ impl Viewer {
                 () = due => {
                     let (news, cursor) = queue.take();
                     next_frame_at = Instant::now() + FRAME_INTERVAL;
-                    let frames = frames::compose(&news, told.as_ref(), cursor.as_ref(), &mut head);
+                    let frames = frames::compose(&news, told.as_ref(), cursor.as_ref(), &mut last_head);
                     told = cursor;
                     self.send_all(frames).await
                 }
                 _ = pings.tick() => {
-                    if heard_at.elapsed() > SILENCE_MAX {
+                    if alive_at.elapsed() > SILENCE_MAX {
                         return End::Idle;
                     }
                     self.keep_alive(queue, &mut told).await
@@ -184,11 +184,11 @@ impl Viewer {
     /// Pings, and tells a viewer whose filter lets little pass where it may continue: its old
     /// cursor would be forgotten.
     async fn keep_alive(&mut self, queue: &Queue, told: &mut Option<Cursor>) -> Result<(), Gone> {
-        if let Some(cursor) = queue.quiet_cursor() {
-            if told.as_ref() != Some(&cursor) {
-                self.socket.send(frames::nothing(&cursor)).await?;
-                *told = Some(cursor);
-            }
+        if let Some(cursor) = queue.quiet_cursor()
+            && told.as_ref() != Some(&cursor)
+        {
+            self.socket.send(frames::nothing(&cursor)).await?;
+            *told = Some(cursor);
         }
         self.socket.ping().await
     }

@@ -147,10 +147,14 @@ fn text_fields<const N: usize>(
     body: Result<JsonText, ApiError>,
     names: [&str; N],
 ) -> Result<[Option<String>; N], UsersError> {
-    let JsonText(body) = body.map_err(|error| match error {
-        ApiError::BadRequest(_) => UsersError::Bad("content-type must be application/json"),
-        ApiError::BadJson(_) => UsersError::Bad("the body is no JSON object"),
-        other => UsersError::Other(other),
+    let JsonText(body) = body.map_err(|error| {
+        if let ApiError::BadRequest(_) = error {
+            UsersError::Bad("content-type must be application/json")
+        } else if let ApiError::BadJson(_) = error {
+            UsersError::Bad("the body is no JSON object")
+        } else {
+            UsersError::Other(error)
+        }
     })?;
     let fields = object::fields(&body).map_err(|_| UsersError::Bad("the body is no JSON object"))?;
     Ok(names.map(|name| {

@@ -76,18 +76,16 @@ pub(crate) async fn page(
     project: ProjectId,
     after: Option<String>,
 ) -> Result<Snapshot, ApiError> {
-    match ask(app, &VarsAsk::Snapshot { project, after }).await? {
-        VarsAnswer::Snapshot(page) => Ok(page),
-        other => Err(unexpected(other)),
-    }
+    let answer = ask(app, &VarsAsk::Snapshot { project, after }).await?;
+    let VarsAnswer::Snapshot(page) = answer else { return Err(unexpected(answer)) };
+    Ok(page)
 }
 
 /// The wanted document.
 pub(crate) async fn document(app: &App, project: ProjectId) -> Result<Document, ApiError> {
-    match ask(app, &VarsAsk::Document { project }).await? {
-        VarsAnswer::Document(document) => Ok(document),
-        other => Err(unexpected(other)),
-    }
+    let answer = ask(app, &VarsAsk::Document { project }).await?;
+    let VarsAnswer::Document(document) = answer else { return Err(unexpected(answer)) };
+    Ok(document)
 }
 
 /// Asks var-store.

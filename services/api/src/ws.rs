@@ -25,7 +25,7 @@ use crate::queue::{News, Queue};
 use crate::socket::{self, End, Gone, Incoming, Socket};
 
 /// Silence in both directions after which the original closed a socket.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Shortest time between two rounds of frames.
 const FRAME_INTERVAL: Duration = Duration::from_millis(100);
