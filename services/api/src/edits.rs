@@ -240,7 +240,10 @@ mod tests {
         check(r#"{"edits":[{"name":"a","value":1},{"name":"b"}]}"#, "bad_field edits[1].value");
         check(r#"{"edits":[{"name":"a","value":null}]}"#, "bad_field edits[0].value");
         check(r#"{"edits":[{"name":"a","type":1,"value":1}]}"#, "bad_field edits[0].type");
-        check(r#"{"edits":[{"name":"a","value":1,"scope":"device:x"}]}"#, "bad_field edits[0].scope");
+        check(
+            r#"{"edits":[{"name":"a","value":1,"scope":"device:x"}]}"#,
+            "bad_field edits[0].scope",
+        );
         check(r#"{"edits":[{"name":"a","value":1,"unset":true}]}"#, "bad_field edits[0].unset");
         check(r#"{"edits":[{"name":"a","unset":1}]}"#, "bad_field edits[0].unset");
         check(r#"{"edits":[{"name":"a","valeu":1}]}"#, "bad_field edits[0].valeu");

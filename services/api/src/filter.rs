@@ -115,13 +115,8 @@ mod tests {
     fn matches(json: &str, query: &str) -> bool {
         let mut text = String::new();
         let level = record::read(json, &mut text).level;
-        let record = Record {
-            json: json.into(),
-            observer: String::new(),
-            device: "d1".into(),
-            level,
-            text,
-        };
+        let record =
+            Record { json: json.into(), observer: String::new(), device: "d1".into(), level, text };
         Filter { terms: parse_query(query), ..Filter::default() }.matches(&record)
     }
 
@@ -140,7 +135,13 @@ mod tests {
 
     #[test]
     fn a_field_must_have_exactly_the_value() {
-        for query in ["hp:10", "hp:10.0", "boss:false", "zone:\"A 1\"", "message:\"Player.Spawn at the gate\""] {
+        for query in [
+            "hp:10",
+            "hp:10.0",
+            "boss:false",
+            "zone:\"A 1\"",
+            "message:\"Player.Spawn at the gate\"",
+        ] {
             assert!(matches(SPAWN, query), "{query}");
         }
         for query in ["hp:1", "boss:true", "zone:a", "n:null", "other:10", "hp:nan"] {

@@ -234,11 +234,8 @@ impl StateNews {
         }
         for device in &devices.devices {
             self.removed.remove(&device.device);
-            let news = DeviceView {
-                reported: Vec::new(),
-                states: BTreeMap::new(),
-                ..device.clone()
-            };
+            let news =
+                DeviceView { reported: Vec::new(), states: BTreeMap::new(), ..device.clone() };
             self.presence.insert(device.device.clone(), news);
         }
     }
@@ -259,7 +256,8 @@ impl StateNews {
             let mut part = Vec::new();
             let mut bytes = 0;
             while let Some(device) = devices.next_if(|_| bytes < FRAME_BYTES_TARGET) {
-                bytes += device.reported.iter().map(|value| value.json.get().len() + 96).sum::<usize>();
+                bytes +=
+                    device.reported.iter().map(|value| value.json.get().len() + 96).sum::<usize>();
                 bytes += device.states.keys().map(|name| name.len() + 48).sum::<usize>();
                 part.push(device.into());
             }

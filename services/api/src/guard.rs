@@ -66,9 +66,8 @@ fn is_ours(host: &str, local: Option<IpAddr>, allowed: &[String]) -> bool {
             return true;
         }
     }
-    let same = |allowed: &String| {
-        allowed.eq_ignore_ascii_case(name) || allowed.eq_ignore_ascii_case(host)
-    };
+    let same =
+        |allowed: &String| allowed.eq_ignore_ascii_case(name) || allowed.eq_ignore_ascii_case(host);
     name.eq_ignore_ascii_case("localhost") || allowed.iter().any(same)
 }
 

@@ -17,10 +17,7 @@ use crate::app::App;
 const AT_ONCE: usize = 64;
 
 /// Answers until shutdown is requested.
-pub(crate) async fn answer(
-    app: Arc<App>,
-    mut requests: Box<dyn Requests>,
-) -> Result<(), BoxError> {
+pub(crate) async fn answer(app: Arc<App>, mut requests: Box<dyn Requests>) -> Result<(), BoxError> {
     let turns = Arc::new(Semaphore::new(AT_ONCE));
     loop {
         let next = async {

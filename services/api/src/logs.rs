@@ -101,7 +101,16 @@ mod tests {
     #[test]
     fn a_cursor_of_somebody_else_is_refused() {
         let of = |text: &str| URL_SAFE_NO_PAD.encode(text);
-        for bad in ["", "!", "a", &of("1.2.3"), &of("2.1.1.a"), &of("1.x.1.a"), &of("1.1.1."), &of("1.1.1.a b")] {
+        for bad in [
+            "",
+            "!",
+            "a",
+            &of("1.2.3"),
+            &of("2.1.1.a"),
+            &of("1.x.1.a"),
+            &of("1.1.1."),
+            &of("1.1.1.a b"),
+        ] {
             assert_eq!(decode(bad), None, "{bad}");
         }
     }

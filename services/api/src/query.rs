@@ -16,7 +16,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let query: Result<Query<Vec<(String, String)>>, QueryRejection> =
             Query::from_request_parts(parts, state).await;
-        let Query(params) = query.map_err(|_| ApiError::BadRequest("the query is malformed".into()))?;
+        let Query(params) =
+            query.map_err(|_| ApiError::BadRequest("the query is malformed".into()))?;
         Ok(Self(params.into_iter().filter(|(_, value)| !value.is_empty()).collect()))
     }
 }

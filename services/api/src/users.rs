@@ -129,9 +129,9 @@ pub(crate) async fn register(
 ) -> Result<Json<Token>, UsersError> {
     let [token] = text_fields(body, ["token"])?;
     let token = token.ok_or(UsersError::Bad("token is missing"))?;
-    let key: ApiKey = token.parse().map_err(|_| {
-        UsersError::Bad("a token is 12 characters of A-Z, a-z, 0-9, _ and -")
-    })?;
+    let key: ApiKey = token
+        .parse()
+        .map_err(|_| UsersError::Bad("a token is 12 characters of A-Z, a-z, 0-9, _ and -"))?;
     app.ports.accounts.register_key(key).await?;
     Ok(Json(key.into()))
 }
@@ -156,7 +156,8 @@ fn text_fields<const N: usize>(
             UsersError::Other(error)
         }
     })?;
-    let fields = object::fields(&body).map_err(|_| UsersError::Bad("the body is no JSON object"))?;
+    let fields =
+        object::fields(&body).map_err(|_| UsersError::Bad("the body is no JSON object"))?;
     Ok(names.map(|name| {
         fields.iter().rev().find(|(found, _)| found == name).and_then(|(_, json)| text(json))
     }))

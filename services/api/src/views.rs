@@ -153,7 +153,8 @@ mod tests {
 
     #[test]
     fn a_declaration_keeps_its_fields_and_takes_our_reading_of_the_value() {
-        let json = r#"{"name":"g","type":"float","value":9.80,"min":0.10,"at":1,"options":["a"],"min":7}"#;
+        let json =
+            r#"{"name":"g","type":"float","value":9.80,"min":0.10,"at":1,"options":["a"],"min":7}"#;
         let reported = ReportedView {
             name: "g".into(),
             kind: "float".into(),
@@ -174,8 +175,11 @@ mod tests {
             online: true,
             session: "s".into(),
             rev: 3,
-            states: [("g".into(), ReceiptView { state: ReceiptState::NoReceipt, ms: None, rev: 3 })]
-                .into(),
+            states: [(
+                "g".into(),
+                ReceiptView { state: ReceiptState::NoReceipt, ms: None, rev: 3 },
+            )]
+            .into(),
             ..DeviceView::default()
         };
         assert_eq!(
