@@ -108,14 +108,16 @@ async fn stream_with_another_configuration_is_refused_with_the_field_named() {
     within(async {
         let (server, bus) = start().await;
         drop(bus);
-        let changes: [(fn(&mut BusConfig), &str); 3] = [
-            (|config| config.logs_bytes_max += 1, "OBSERVER_LOGS"),
-            (|config| config.logs_project_messages_max += 1, "max_msgs_per_subject"),
-            (|config| config.vars_bytes_max += 1, "max_bytes"),
+        let ours = config(&server);
+        let more_logs = BusConfig { logs_bytes_max: ours.logs_bytes_max + 1, ..ours.clone() };
+        let more_messages = BusConfig { logs_project_messages_max: 1, ..ours.clone() };
+        let more_vars = BusConfig { vars_bytes_max: ours.vars_bytes_max + 1, ..ours.clone() };
+        let cases = [
+            (more_logs, "OBSERVER_LOGS has another configuration"),
+            (more_messages, "max_msgs_per_subject is 32768, not 1"),
+            (more_vars, "max_bytes"),
         ];
-        for (change, named) in changes {
-            let mut config = config(&server);
-            change(&mut config);
+        for (config, named) in cases {
             let complaint = complaint(&config).await;
             assert!(complaint.contains(named), "{complaint}");
         }
@@ -125,7 +127,7 @@ async fn stream_with_another_configuration_is_refused_with_the_field_named() {
         let mut other = stream.cached_info().config.clone();
         other.republish = None;
         jetstream.update_stream(other).await.unwrap();
-        let complaint = complaint(&config(&server)).await;
+        let complaint = complaint(&ours).await;
         assert!(complaint.contains("republish is not set"), "{complaint}");
     })
     .await;

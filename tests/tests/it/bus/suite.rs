@@ -274,6 +274,15 @@ pub(super) async fn wrong_expectation_is_refused_with_the_last_sequence(adapter:
     assert!(last < next.sequence);
 }
 
+pub(super) async fn only_edits_are_published_with_an_expectation(adapter: Adapter) {
+    let rig = adapter.start().await;
+    for stream in [Stream::Logs, Stream::Vars] {
+        let event = Outgoing { expected: Some(0), ..event(stream, PROJECT(1), "a") };
+        let refused = rig.one.publish(event).await;
+        assert!(matches!(refused, Err(PublishError::Refused(_))), "{refused:?}");
+    }
+}
+
 pub(super) async fn accepted_edit_sent_again_is_the_same_edit(adapter: Adapter) {
     let rig = adapter.start().await;
     let _settling = Settling::start(&rig.one, Durable::EditApplier).await;
