@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use crate::elastic::{ElasticConfig, ElasticLogStore};
 use crate::sqlite::{SqliteAccountStore, SqliteLogStore, SqliteVarStore};
 use crate::{AccountStore, LogStore, StoreError, StoreErrorKind, VarStore};
 
@@ -70,7 +71,7 @@ impl StoreConfig {
 const RETENTION_BYTES_FLOOR: u64 = 1024 * 1024;
 
 /// Where logs are kept.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogsConfig {
     /// `sqlite` or `elasticsearch`.
@@ -78,6 +79,28 @@ pub struct LogsConfig {
     pub kind: LogsType,
     /// Address of Elasticsearch; may hold a user and a password.
     pub url: Option<StoreUrl>,
+    /// As [`ElasticConfig::aliases_max`].
+    pub aliases_max: usize,
+    /// As [`ElasticConfig::replicas`].
+    pub replicas: u8,
+}
+
+impl Default for LogsConfig {
+    fn default() -> Self {
+        let ElasticConfig { aliases_max, replicas, .. } = ElasticConfig::default();
+        Self { kind: LogsType::default(), url: None, aliases_max, replicas }
+    }
+}
+
+impl LogsConfig {
+    fn elastic(&self) -> ElasticConfig {
+        ElasticConfig {
+            url: self.url.as_ref().map_or_else(String::new, |url| url.as_str().to_owned()),
+            aliases_max: self.aliases_max,
+            replicas: self.replicas,
+            ..ElasticConfig::default()
+        }
+    }
 }
 
 /// What keeps logs.
@@ -173,7 +196,9 @@ impl fmt::Debug for StoreUrl {
 pub async fn connect_logs(config: &StoreConfig) -> Result<Arc<dyn LogStore>, StoreError> {
     match config.logs.kind {
         LogsType::Sqlite => Ok(Arc::new(SqliteLogStore::open(config).await?)),
-        LogsType::Elasticsearch => Err(not_built("connect logs")),
+        LogsType::Elasticsearch => {
+            Ok(Arc::new(ElasticLogStore::connect(&config.logs.elastic()).await?))
+        }
     }
 }
 
