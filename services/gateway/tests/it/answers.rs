@@ -108,8 +108,9 @@ async fn a_socket_is_not_read_past_its_unsettled_lines() {
     let rig = Rig::with_limits(limits).await;
     let mut game = rig.game().await;
     rig.bus.hold_publishes();
-    let text: String = (0..10).map(|number| format!("l:{KEY}:[{{}}]:{number}\n")).collect();
-    game.send(&text).await;
+    for number in 0..10 {
+        game.send(&format!("l:{KEY}:[{{}}]:{number}\n")).await;
+    }
     eventually("three are published", || rig.bus.lines(Stream::Logs).len() == 3).await;
     game.send("p:late\n").await;
     // Another socket is served all the while.

@@ -57,3 +57,27 @@ async fn a_game_that_never_closes_does_not_hold_the_gateway_up() {
     let _stranger = TcpStream::connect(rig.address).await.unwrap();
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn a_thousand_sockets_are_served_and_drained() {
+    const SOCKETS: usize = 1_000;
+    let limits = Limits { address_sockets_max: 2 * SOCKETS, ..Limits::default() };
+    let rig = Rig::with_limits(limits).await;
+    let mut games = Vec::new();
+    for _ in 0..SOCKETS {
+        let mut game = Game::connect(rig.address).await;
+        game.send(&format!("v:{KEY}\nl:{KEY}:[{{}}]:first\n")).await;
+        games.push(game);
+    }
+    for game in &mut games {
+        assert_eq!(game.line().await, "OK");
+        assert_eq!(game.line().await, "OK first");
+    }
+    assert_eq!(rig.bus.keys_asked(), 1);
+    rig.shutdown.request();
+    for game in &mut games {
+        assert!(game.line().await.starts_with("ERR draining"));
+    }
+    drop(games);
+    assert_eq!(rig.ended().await, Ok(()));
+}

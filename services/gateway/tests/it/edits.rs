@@ -181,3 +181,51 @@ async fn an_edit_that_cannot_be_read_harms_nobody() {
     assert_eq!(game.callback(KEY).await, gravity("1"));
     rig.stop().await;
 }
+
+/// Reads callbacks until revision `last` is there; each is newer than the one before.
+async fn reads_up_to(mut game: Game, last: u64) {
+    let mut seen = 0;
+    while seen < last {
+        let json = game.callback(KEY).await;
+        let values: Vec<serde_json::Value> = serde_json::from_str(&json).unwrap();
+        let now: u64 = values[0]["value"].as_str().unwrap().parse().unwrap();
+        assert!(seen < now, "{now} after {seen}");
+        seen = now;
+    }
+    game.hears_nothing_more().await;
+}
+
+#[tokio::test]
+async fn whatever_is_lost_every_socket_ends_at_the_last_revision_and_none_goes_back() {
+    const EDITS: u64 = 300;
+    let rig = Rig::start().await;
+    let mut readers = tokio::task::JoinSet::new();
+    let mut random = 7_u64;
+    for rev in 1..=EDITS {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let edit = edit(rev, &rev.to_string());
+        match (random >> 33) % 8 {
+            0 => rig.bus.edit_in_silence(&edit),
+            1 => {
+                rig.bus.edit_in_silence(&edit);
+                rig.bus.resync();
+            }
+            2 => {
+                // Heard before var-store has it, and twice.
+                rig.bus.hear(&edit);
+                rig.bus.hear(&edit);
+                tokio::task::yield_now().await;
+                rig.bus.edit_in_silence(&edit);
+            }
+            _ => rig.bus.edit(&edit),
+        }
+        if rev % 20 == 1 {
+            readers.spawn(reads_up_to(rig.game().await, EDITS));
+        }
+    }
+    rig.bus.resync();
+    while let Some(read) = readers.join_next().await {
+        read.unwrap();
+    }
+    rig.stop().await;
+}

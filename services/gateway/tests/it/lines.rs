@@ -1,5 +1,7 @@
 //! Lines in, however they are cut; and what each bad one gets.
 
+use std::fmt::Write as _;
+
 use observer_bus::Stream;
 use observer_wire::Limits;
 use observer_wire::event::{Event, LineKind, MESSAGE_BYTES_TARGET};
@@ -155,10 +157,10 @@ async fn lines_gather_into_messages_and_a_long_one_travels_alone() {
     let mut text = String::new();
     for number in 0..100 {
         let words = "x".repeat(1000);
-        text.push_str(&format!("l:{KEY}:[{{\"message\":\"{words}\"}}]:s{number}\n"));
+        writeln!(text, "l:{KEY}:[{{\"message\":\"{words}\"}}]:s{number}").unwrap();
     }
     let long = "y".repeat(100_000);
-    text.push_str(&format!("l:{KEY}:[{{\"message\":\"{long}\"}}]:long\n"));
+    writeln!(text, "l:{KEY}:[{{\"message\":\"{long}\"}}]:long").unwrap();
     game.send(&text).await;
     for _ in 0..101 {
         assert!(game.line().await.starts_with("OK "));
