@@ -44,7 +44,7 @@ pub(crate) enum Origin {
     /// A game.
     Game(Rc<Socket>),
     /// Ourselves.
-    Presence(Presence),
+    Presence(Box<Presence>),
 }
 
 /// One message in the making.

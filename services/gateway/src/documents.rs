@@ -134,7 +134,8 @@ impl Project {
             state.known = Some(Known { document, stamp: stamp.clone(), payload: None });
         }
         match state.heard.take() {
-            Some(heard) if heard.epoch == stamp.epoch && stamp.rev < heard.rev => {
+            // Of another epoch: either of them may be the old one, so ask again before believing.
+            Some(heard) if heard.epoch != stamp.epoch || stamp.rev < heard.rev => {
                 state.heard = Some(heard);
                 Applied::Gap
             }
@@ -145,6 +146,12 @@ impl Project {
     /// Whether an edit was heard that the document does not have.
     pub(crate) fn is_behind(&self) -> bool {
         self.lock().heard.is_some()
+    }
+
+    /// Gives up on an edit that was heard: it is of an epoch that is over, or the next
+    /// reconciliation brings it.
+    pub(crate) fn stop_waiting(&self) {
+        self.lock().heard = None;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

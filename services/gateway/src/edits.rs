@@ -125,6 +125,7 @@ pub(crate) fn refresh_soon(shared: &Arc<Shared>, project: Arc<Project>) {
             }
             sleep(backoff.next_delay()).await;
         }
+        project.stop_waiting();
         project.refreshing.store(false, Ordering::Release);
     }));
 }

@@ -42,7 +42,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use observer_bus::Bus;
-use observer_chassis::{DrainTimeout, Readiness, Shutdown};
+use observer_chassis::{DrainTimeout, Readiness, Shutdown, keep_checking};
 use observer_wire::Limits;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
@@ -90,9 +90,15 @@ pub async fn run(
     let background = TaskTracker::new();
     let until_end = |task: BoxFuture| shared.ended.clone().run_until_cancelled_owned(task);
     let (to_edits, to_bus) = (readiness.check("edits"), readiness.check("bus"));
+    let bus = Arc::clone(&shared.bus);
+    let look_at_bus = keep_checking(to_bus, shutdown.clone(), move || {
+        let bus = Arc::clone(&bus);
+        async move { bus.check().await }
+    });
+    background.spawn(look_at_bus);
     background.spawn(until_end(Box::pin(edits::follow(Arc::clone(&shared), to_edits))));
     background.spawn(until_end(Box::pin(edits::reconcile_when_asked(Arc::clone(&shared)))));
-    background.spawn(until_end(Box::pin(presence::announce(Arc::clone(&shared), to_bus))));
+    background.spawn(until_end(Box::pin(presence::announce(Arc::clone(&shared)))));
 
     let mut workers = Workers::start(&shared);
     listener::accept::accept_until(shutdown.requested(), listener, &shared, &workers).await;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use observer_bus::{Stream, Topic};
-use observer_chassis::{Check, now_us};
+use observer_chassis::now_us;
 use observer_wire::ApiKey;
 use observer_wire::ask::GatewayAlive;
 use observer_wire::event::{LineHead, LineKind, SignIn};
@@ -47,16 +47,16 @@ pub(crate) struct Presence {
 
 impl Presence {
     /// `socket` signed in, or ended, as `kind` says; `None` when it never signed in.
-    pub(crate) fn of(socket: &Rc<Socket>, kind: LineKind) -> Option<Self> {
+    pub(crate) fn of(socket: &Rc<Socket>, kind: LineKind) -> Option<Box<Self>> {
         let signed_in = socket.signed_in()?;
-        Some(Self {
+        Some(Box::new(Self {
             kind,
             socket: Rc::downgrade(socket),
             project: Arc::clone(&signed_in.project),
             key: signed_in.key,
             random: socket.random,
             epoch: signed_in.epoch,
-        })
+        }))
     }
 
     /// Whether saying so is still right: a sign-in told after its end would bring the dead back.
@@ -67,7 +67,7 @@ impl Presence {
 }
 
 /// Appends a sign-in or an end to the project's batch.
-pub(crate) fn tell(worker: &Rc<Worker>, presence: Presence) {
+pub(crate) fn tell(worker: &Rc<Worker>, presence: Box<Presence>) {
     let now_us = now_us();
     let device = format!("s-{:016x}", presence.random);
     // An end is told when its socket may be gone; its order needs the clock and nothing else.
@@ -104,7 +104,7 @@ pub(crate) fn tell(worker: &Rc<Worker>, presence: Presence) {
 }
 
 /// Keeps what could not be told, to tell it again.
-pub(crate) fn tell_later(worker: &Worker, presence: Presence) {
+pub(crate) fn tell_later(worker: &Worker, presence: Box<Presence>) {
     let mut untold = worker.untold.borrow_mut();
     if UNTOLD_MAX <= untold.len() {
         untold.pop_front();
@@ -126,8 +126,8 @@ pub(crate) async fn tell_again(worker: Rc<Worker>) {
     }
 }
 
-/// Says that this gateway is alive, and looks after its bus, until it is dropped.
-pub(crate) async fn announce(shared: Arc<Shared>, check: Check) {
+/// Says that this gateway is alive, until it is dropped.
+pub(crate) async fn announce(shared: Arc<Shared>) {
     let alive = GatewayAlive { gateway: shared.gateway_id.clone() };
     let alive = serde_json::to_vec(&alive).expect("a plain struct always serialises");
     let alive = Bytes::from(alive);
@@ -135,10 +135,6 @@ pub(crate) async fn announce(shared: Arc<Shared>, check: Check) {
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         every.tick().await;
-        match shared.bus.check().await {
-            Ok(()) => check.ok(),
-            Err(reason) => check.not_ok(reason),
-        }
         if let Err(error) = shared.bus.broadcast(Topic::Gateways, alive.clone()).await {
             debug!(%error, "sign of life was not sent");
         }

@@ -29,6 +29,10 @@ pub(crate) enum Outcome {
 impl Outcome {
     /// What an error of the bus means for the lines.
     pub(crate) fn of(error: PublishError) -> Self {
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "what is not known cannot be waited for"
+        )]
         match error {
             PublishError::Full => Self::Busy("too many lines wait to be stored"),
             PublishError::Unavailable => Self::Busy("the bus cannot be reached"),

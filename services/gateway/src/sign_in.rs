@@ -82,13 +82,11 @@ fn complete(worker: &Rc<Worker>, socket: &Rc<Socket>, key: ApiKey, project: Proj
     if let Some(sign_in) = Presence::of(socket, LineKind::SignIn) {
         presence::tell(worker, sign_in);
     }
-    match project.wanted() {
-        Some(wanted) => bring_up_to_date(worker, socket, Some(&wanted)),
-        None => {
-            let (worker, socket) = (Rc::clone(worker), Rc::clone(socket));
-            worker.sessions.clone().spawn_local(send_document(worker, socket, project));
-        }
+    if let Some(wanted) = project.wanted() {
+        return bring_up_to_date(worker, socket, Some(&wanted));
     }
+    let (worker, socket) = (Rc::clone(worker), Rc::clone(socket));
+    worker.sessions.clone().spawn_local(send_document(worker, socket, project));
 }
 
 /// Gets the wanted document for a game that was the first of its project.

@@ -210,24 +210,27 @@ impl Socket {
         }
     }
 
-    /// The session looks now, and is to be woken by `waker` from now on.
+    /// The session looks now, and is to be woken by `waker` once it looked. What it does itself
+    /// meanwhile need not wake it.
     pub(crate) fn attend(&self, waker: &Waker) {
-        self.stirred.set(false);
+        self.stirred.set(true);
         let mut kept = self.waker.borrow_mut();
         match kept.as_ref() {
             Some(kept) if kept.will_wake(waker) => {}
             _ => *kept = Some(waker.clone()),
         }
     }
+
+    /// The session has seen everything and waits.
+    pub(crate) fn wait(&self) {
+        self.stirred.set(false);
+    }
 }
 
 /// When to come back after a refusal, if coming back helps.
 fn retry_ms(code: Code) -> Option<u32> {
-    match code {
-        // Long enough for a full queue to move, short enough for a person who waits.
-        Code::Busy | Code::Timeout | Code::Draining => Some(1000),
-        _ => None,
-    }
+    // Long enough for a full queue to move, short enough for a person who waits.
+    matches!(code, Code::Busy | Code::Timeout | Code::Draining).then_some(1000)
 }
 
 /// FNV-1a. Two ids that collide cost a look-up and nothing else.

@@ -50,7 +50,7 @@ pub(crate) struct Worker {
     /// Something has gathered that is to be published.
     pub(crate) flush: Notify,
     /// Sign-ins and ends that could not be told yet.
-    pub(crate) untold: RefCell<VecDeque<Presence>>,
+    pub(crate) untold: RefCell<VecDeque<Box<Presence>>>,
     /// Sockets, and what is done for one.
     pub(crate) sessions: TaskTracker,
     /// Messages under way.

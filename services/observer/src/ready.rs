@@ -3,10 +3,12 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use observer_chassis::{ConfigArgs, WrongUsage};
+use observer_wire::ApiKey;
 use serde::{Deserialize, Serialize};
 
 use crate::serve::config::ServeConfig;
@@ -35,6 +37,21 @@ pub(crate) struct Ready {
 }
 
 impl Ready {
+    /// What a server that listens at these addresses says about itself.
+    pub(crate) fn new(
+        key: ApiKey,
+        game: SocketAddr,
+        api: SocketAddr,
+        admin: SocketAddr,
+        data_dir: &Path,
+    ) -> io::Result<Self> {
+        let (api, admin) = (format!("http://{api}"), format!("http://{admin}"));
+        let key = key.as_str().to_owned();
+        let page = format!("{api}/#key={key}");
+        let data_dir = std::path::absolute(data_dir)?;
+        Ok(Self { page, key, game: game.to_string(), api, admin, data_dir })
+    }
+
     /// Writes the file so that a reader sees all of it or nothing. Removed when the guard is dropped.
     pub(crate) fn announce(&self) -> io::Result<Announced> {
         let path = self.data_dir.join(FILE_NAME);

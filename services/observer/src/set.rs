@@ -49,6 +49,8 @@ pub(crate) async fn run(args: &SetArgs) -> anyhow::Result<()> {
     let edits = read_edits(args)?;
     let client = Client::of_api(args.api.as_deref())?;
     let url = client.project_url(args.key.as_str(), "vars");
+    // An unset variable has no state: that it was reported anew is the receipt.
+    let before = if args.unset { client.get(url.clone()).await? } else { Value::Null };
     let answer = match client.patch(url.clone(), &body(args, &edits)).await {
         Ok(answer) => answer,
         Err(RequestFailed::Refused(problem)) if problem.code == "conflict" => {
@@ -67,7 +69,7 @@ pub(crate) async fn run(args: &SetArgs) -> anyhow::Result<()> {
     let names: Vec<&str> = edits.iter().map(|edit| edit.name.as_str()).collect();
     let vars = loop {
         let vars = client.get(url.clone()).await?;
-        if is_settled(&vars, &names, revision) || until <= Instant::now() {
+        if is_settled(&vars, &before, &names, revision) || until <= Instant::now() {
             break vars;
         }
         sleep(LOOK_EVERY).await;
@@ -126,15 +128,30 @@ fn devices(vars: &Value) -> &[Value] {
 }
 
 /// Whether no device has anything more to say about the variables.
-fn is_settled(vars: &Value, names: &[&str], revision: u64) -> bool {
+fn is_settled(vars: &Value, before: &Value, names: &[&str], revision: u64) -> bool {
     let online = devices(vars).iter().filter(|device| device["online"] == true);
     let settled = |device: &Value| {
-        names.iter().all(|name| {
-            let state = device["states"][name]["state"].as_str();
-            !matches!(state, Some("pending" | "sent"))
+        names.iter().all(|name| match device["states"][name]["state"].as_str() {
+            Some(state) => !["pending", "sent"].contains(&state),
+            None => is_reported_anew(device, before, name),
         })
     };
     revision <= vars["revision"].as_u64().unwrap_or_default() && online.into_iter().all(settled)
+}
+
+/// Whether the device, if it has the variable, has reported it since `before`.
+fn is_reported_anew(device: &Value, before: &Value, name: &str) -> bool {
+    let same = |other: &&Value| other["device"] == device["device"];
+    let Some(before) = devices(before).iter().find(same) else { return true };
+    match (reported(before, name), reported(device, name)) {
+        (Some(before), Some(now)) => before["at"] != now["at"],
+        (None, _) | (_, None) => true,
+    }
+}
+
+fn reported<'a>(device: &'a Value, name: &str) -> Option<&'a Value> {
+    let reported = device["reported"].as_array()?;
+    reported.iter().find(|reported| reported["name"] == name)
 }
 
 fn describe(vars: &Value, names: &[&str]) -> Vec<String> {
@@ -155,6 +172,7 @@ fn state(device: &Value, name: &str) -> String {
     let mut text = match (state["state"].as_str(), state["ms"].as_u64()) {
         (Some("applied"), Some(ms)) => format!("applied in {ms} ms"),
         (Some("waiting"), _) => "waiting: this device has no such variable".to_owned(),
+        (Some("pending" | "sent"), _) => "no receipt yet".to_owned(),
         (Some("no_receipt"), _) => "no receipt".to_owned(),
         (Some(state), _) => state.to_owned(),
         (None, _) => "free again".to_owned(),
@@ -162,8 +180,7 @@ fn state(device: &Value, name: &str) -> String {
     if let Some(error) = state["error"].as_str() {
         text = format!("{text}: {error}");
     }
-    let reported = device["reported"].as_array().into_iter().flatten();
-    match reported.into_iter().find(|reported| reported["name"] == name) {
+    match reported(device, name) {
         Some(reported) => format!("{text}  (is {})", text_of(&reported["value"])),
         None => text,
     }
@@ -243,9 +260,22 @@ mod tests {
 
     #[test]
     fn devices_that_are_online_are_waited_for() {
-        assert!(!is_settled(&vars(&json!({ "state": "pending" })), &["g"], 2));
-        assert!(!is_settled(&vars(&json!({ "state": "applied" })), &["g"], 3));
-        assert!(is_settled(&vars(&json!({ "state": "applied" })), &["g"], 2));
+        let settled =
+            |state, rev| is_settled(&vars(&json!({ "state": state })), &Value::Null, &["g"], rev);
+        assert!(!settled("pending", 2));
+        assert!(!settled("applied", 3));
+        assert!(settled("applied", 2));
+    }
+
+    #[test]
+    fn an_unset_variable_is_waited_for_until_it_is_reported_anew() {
+        let vars = |at| {
+            let reported = json!([{ "name": "g", "value": "1", "at": at }]);
+            json!({ "revision": 2, "devices": [
+                { "device": "s-1", "online": true, "states": {}, "reported": reported }] })
+        };
+        assert!(!is_settled(&vars("10:00"), &vars("10:00"), &["g"], 2));
+        assert!(is_settled(&vars("10:01"), &vars("10:00"), &["g"], 2));
     }
 
     #[test]

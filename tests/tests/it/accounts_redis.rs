@@ -98,9 +98,9 @@ async fn account_survives_a_crash_of_redis() {
     store.create_account(&account("anna@example.org", key(1))).await.unwrap();
     server.kill();
     server.restart().await;
+    assert!(store.project_of(key(1)).await.unwrap().is_some(), "the first call connects again");
     let again = store.create_account(&account("anna@example.org", key(2))).await.unwrap();
     assert_eq!(again, Created::EmailExists);
-    assert!(store.project_of(key(1)).await.unwrap().is_some());
 }
 
 #[tokio::test]
@@ -136,11 +136,10 @@ async fn server_that_hides_its_settings_is_not_ready_and_says_so() {
 
 #[tokio::test]
 async fn wrong_password_is_refused() {
-    let args = vec!["--user".to_owned(), "anna on >secret ~* +@all".to_owned()];
-    let options = RedisOptions { fsync: Fsync::Always, args };
-    let server = RedisServer::start(options).await;
+    let (server, _) = start().await;
+    ask::<()>(&server, &["ACL", "SETUSER", "anna", "on", ">secret", "~*", "+@all"]).await;
     let url = |password| format!("redis://anna:{password}@{}", server.address());
     let refused = RedisAccountStore::connect(&url("wrong")).await.map(|_| ()).unwrap_err();
-    assert_eq!(refused.kind(), StoreErrorKind::Refused);
+    assert_eq!(refused.kind(), StoreErrorKind::Refused, "{}", words(&refused));
     RedisAccountStore::connect(&url("secret")).await.unwrap();
 }

@@ -190,7 +190,7 @@ async fn what_elasticsearch_refuses_is_stored_in_the_safe_form() {
         format!(r#"{{"observer.":{{"project":"{other}"}}}}"#),
         r#"{"_id":"x"}"#.to_owned(),
         r#"{"_source":"x"}"#.to_owned(),
-        r#"{"\ud800":"x"}"#.to_owned(),
+        r#"{"observer.\ud800":"x"}"#.to_owned(),
         r#"{"a\u0000b":"x"}"#.to_owned(),
     ];
     let records: Vec<_> = refused

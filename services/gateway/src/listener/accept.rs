@@ -23,7 +23,7 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// Silence after which the system asks whether the other end still exists. A signed-in game may be
 /// silent for hours, and its network may forget it in minutes.
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+const KEEPALIVE_AFTER: Duration = Duration::from_mins(1);
 
 /// Pause between such questions; after a few without an answer the socket ends.
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);

@@ -5,8 +5,7 @@ use std::num::NonZeroUsize;
 use observer_chassis::{Shutdown, WrongUsage};
 use observer_wire::ApiKey;
 
-use super::player::RATE_MAX;
-use super::{Audience, DEVICES_MAX, DemoConfig};
+use super::{Audience, DEVICES_MAX, DemoConfig, RATE_MAX};
 use crate::device::socket::Target;
 use crate::ready::Ready;
 use crate::terminal;

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::device::socket::Target;
 use player::GamePlayer;
+pub(crate) use player::RATE_MAX;
 
 /// Key that `observer serve --demo` registers and prints: the same in every folder, so that the
 /// lines of the documentation can be pasted as they are.

@@ -4,7 +4,7 @@ use observer_chassis::{BoxError, now_ms, reason};
 use observer_wire::ApiKey;
 use serde_json::Value;
 use tokio::time::{Duration, Instant, Interval, MissedTickBehavior, interval_at};
-use tracing::info;
+use tracing::debug;
 
 use super::Audience;
 use super::game::{Game, variables};
@@ -19,7 +19,7 @@ use crate::terminal;
 const LINES_PER_SEC_MAX: f64 = 10.0;
 
 /// Most records that a game logs in a second: 500 a line is what the server takes.
-pub(super) const RATE_MAX: f64 = 5_000.0;
+pub(crate) const RATE_MAX: f64 = 5_000.0;
 
 /// Pause between two reports of what drifts.
 const DRIFT_EVERY: Duration = Duration::from_secs(3);
@@ -87,7 +87,7 @@ impl GamePlayer {
     fn tell(&self, text: &str) -> Result<(), BoxError> {
         match self.audience {
             Audience::Terminal => terminal::line(&format!("game {}: {text}", self.number))?,
-            Audience::Log => info!(game = self.number, text, "demo"),
+            Audience::Log => debug!(game = self.number, text, "demo"),
         }
         Ok(())
     }
@@ -146,7 +146,7 @@ impl Player for GamePlayer {
             Heard::Refused { code, words, .. } => {
                 self.tell(&terminal::clean(&format!("refused: {code} {words}")))?;
             }
-            Heard::Fine | Heard::Done { .. } | Heard::Ping { .. } | Heard::Other(_) => {}
+            Heard::Fine | Heard::Done { .. } | Heard::Other(_) => {}
         }
         Ok(())
     }

@@ -29,12 +29,9 @@ pub(crate) enum Heard {
     },
     /// `v:<key>:…`: operators want these values.
     Edits(Vec<Edit>),
-    /// `p:<n>`: wants an echo.
-    Ping {
-        /// The whole line.
-        line: String,
-    },
-    /// Anything else: of a later release, or not for us.
+    /// Anything else: of a later release, or not for us. The echo of a ping is one: these devices
+    /// sign in without a hello, so the server sends no pings of its own, and to echo an echo would
+    /// never end.
     Other(String),
 }
 
@@ -73,9 +70,6 @@ impl Heard {
             ["OK", mid] => return Self::Done { mid: (*mid).to_owned() },
             ["ERR", rest @ ..] => return refused(rest),
             _ => {}
-        }
-        if line.starts_with("p:") {
-            return Self::Ping { line: line.to_owned() };
         }
         let start = format!("v:{}:", key.as_str());
         line.strip_prefix(&start)
@@ -138,7 +132,7 @@ mod tests {
         let bare =
             Heard::Refused { code: String::new(), mid: None, retry_ms: None, words: String::new() };
         assert_eq!(parse("ERR"), bare);
-        assert_eq!(parse("p:1"), Heard::Ping { line: "p:1".into() });
+        assert_eq!(parse("p:1"), Heard::Other("p:1".into()));
         assert_eq!(parse("x:draining:500"), Heard::Other("x:draining:500".into()));
     }
 

@@ -88,7 +88,6 @@ impl Device {
                 let names = self.outbox.refused(mid, code, *retry_ms, now);
                 self.report(&names);
             }
-            Heard::Ping { line } => self.outbox.push_raw(line),
             Heard::Refused { mid: None, .. } | Heard::Fine | Heard::Edits(_) | Heard::Other(_) => {}
         }
     }
@@ -172,9 +171,9 @@ mod tests {
     }
 
     #[test]
-    fn a_ping_is_echoed() {
+    fn the_echo_of_a_ping_is_not_echoed() {
         let mut device = device();
         device.settle(&Heard::parse("p:7", KEY.parse().unwrap()), Instant::now());
-        assert_eq!(sent(&mut device), ["p:7"]);
+        assert!(sent(&mut device).is_empty());
     }
 }

@@ -46,7 +46,7 @@ pub(crate) trait Player: Send {
     /// The connection is gone, or never was. Unless this fails, it is tried again.
     fn lost(&mut self, why: Lost) -> Result<(), Self::Error>;
 
-    /// The server said something. Pings and the outbox are dealt with already.
+    /// The server said something. The outbox is dealt with already.
     fn heard(&mut self, heard: Heard) -> Result<(), Self::Error>;
 }
 
@@ -183,4 +183,165 @@ async fn flush<P: Player>(player: &mut P, socket: &mut Socket) -> io::Result<()>
         socket.send(&line).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::device::values::{Variable, Variables};
+
+    const KEY: &str = "0123456789ab";
+
+    /// Says one thing, then waits to be let go.
+    struct Once {
+        device: Device,
+        lost: Arc<Mutex<Vec<String>>>,
+        said: bool,
+        edits: usize,
+        edits_wanted: usize,
+    }
+
+    impl Player for Once {
+        type Error = String;
+
+        fn device(&mut self) -> &mut Device {
+            &mut self.device
+        }
+
+        async fn act(&mut self) -> Result<Next, String> {
+            if !std::mem::replace(&mut self.said, true) {
+                self.device.log(&["hi"]);
+                return Ok(Next::Play);
+            }
+            if self.edits < self.edits_wanted { pending().await } else { Ok(Next::Leave) }
+        }
+
+        fn connected(&mut self) -> Result<(), String> {
+            Ok(())
+        }
+
+        fn lost(&mut self, why: Lost) -> Result<(), String> {
+            self.lost.lock().unwrap().push(why.to_string());
+            if matches!(why, Lost::Refused { .. }) { Err(why.to_string()) } else { Ok(()) }
+        }
+
+        fn heard(&mut self, heard: Heard) -> Result<(), String> {
+            if let Heard::Edits(edits) = heard {
+                self.device.obey(&edits);
+                self.edits += 1;
+            }
+            Ok(())
+        }
+    }
+
+    fn once(edits_wanted: usize) -> Once {
+        let mut variables = Variables::default();
+        variables.declare(Variable::float("gravity", 9.8));
+        let device = Device::new(KEY.parse().unwrap(), variables).unwrap();
+        Once { device, lost: Arc::default(), said: false, edits: 0, edits_wanted }
+    }
+
+    /// The server's end of a socket.
+    struct Peer(BufReader<TcpStream>);
+
+    impl Peer {
+        async fn accept(listener: &TcpListener) -> Self {
+            let mut peer = Self(BufReader::new(listener.accept().await.unwrap().0));
+            assert_eq!(peer.line().await, format!("v:{KEY}"));
+            peer
+        }
+
+        async fn line(&mut self) -> String {
+            let mut line = String::new();
+            self.0.read_line(&mut line).await.unwrap();
+            line.trim_end().to_owned()
+        }
+
+        async fn say(&mut self, line: &str) {
+            self.0.write_all(format!("{line}\n").as_bytes()).await.unwrap();
+        }
+
+        /// Answers lines until one begins with `start`; that one is returned and not answered.
+        async fn answer_until(&mut self, start: &str) -> String {
+            loop {
+                let line = self.line().await;
+                if line.starts_with(start) {
+                    return line;
+                }
+                self.say(&format!("OK {}", mid(&line))).await;
+            }
+        }
+    }
+
+    fn mid(line: &str) -> &str {
+        line.rsplit_once(':').unwrap().1
+    }
+
+    async fn run(player: &mut Once, listener: &TcpListener) -> Result<(), String> {
+        let address = listener.local_addr().unwrap().to_string();
+        let target = Target { address, key: KEY.parse().unwrap() };
+        let shutdown = Shutdown::new(Duration::from_secs(1));
+        play(player, &target, &shutdown).await
+    }
+
+    #[tokio::test]
+    async fn a_line_that_was_not_answered_is_sent_again_on_the_next_socket() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut player = once(0);
+        let server = async {
+            let mut first = Peer::accept(&listener).await;
+            first.say("OK").await;
+            let sent = first.answer_until("l:").await;
+            drop(first);
+            let mut second = Peer::accept(&listener).await;
+            second.say("OK").await;
+            assert_eq!(second.answer_until("l:").await, sent);
+            second.say(&format!("OK {}", mid(&sent))).await;
+            second.answer_until("never").await
+        };
+        tokio::select! {
+            ended = run(&mut player, &listener) => assert_eq!(ended, Ok(())),
+            _ = server => unreachable!("the device leaves first"),
+        }
+        assert_eq!(*player.lost.lock().unwrap(), ["connection lost"]);
+        assert!(player.device.outbox.is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_edit_is_answered_at_once_with_the_value_in_force() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut player = once(1);
+        let server = async {
+            let mut peer = Peer::accept(&listener).await;
+            peer.say("OK").await;
+            let declared = peer.answer_until("i:").await;
+            peer.say(&format!("OK {}", mid(&declared))).await;
+            peer.say(&format!("v:{KEY}:[{{\"name\":\"gravity\",\"value\":\"3\"}}]")).await;
+            let applied = peer.answer_until("i:").await;
+            assert!(applied.contains("\"value\":\"3\""), "{applied}");
+            peer.say(&format!("OK {}", mid(&applied))).await;
+            peer.answer_until("never").await
+        };
+        tokio::select! {
+            ended = run(&mut player, &listener) => assert_eq!(ended, Ok(())),
+            _ = server => unreachable!("the device leaves first"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refused_key_is_told_in_the_words_of_the_server() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut player = once(0);
+        let server = async {
+            let mut peer = Peer::accept(&listener).await;
+            peer.say("ERR unknown_key - - no such key").await;
+        };
+        let (ended, ()) = tokio::join!(run(&mut player, &listener), server);
+        assert!(ended.unwrap_err().contains("unknown_key"));
+    }
 }

@@ -19,7 +19,6 @@ pub(super) fn heard(heard: &Heard, outcomes: &[Outcome]) -> Option<String> {
                 .collect();
             lines.join("\n")
         }
-        Heard::Ping { .. } => return None,
         Heard::Other(line) => format!("<- {}", clean(line)),
     };
     (!words.is_empty()).then_some(words)

@@ -85,8 +85,8 @@ impl Broker {
     /// Connects; fails after [`FIRST_CONNECTION_TIMEOUT`].
     pub(super) async fn connect(config: &BusConfig) -> Result<Self, BusError> {
         let operation = "connecting to NATS";
-        let first = Link { connected: true, since: Instant::now(), losses: 0 };
-        let (link_sender, link) = watch::channel(first);
+        let first = Link { connected: false, since: Instant::now(), losses: 0 };
+        let (link_sender, mut link) = watch::channel(first);
         let link_sender = Arc::new(link_sender);
         let servers: Result<Vec<ServerAddr>, _> =
             config.url.split(',').map(|url| url.trim().parse()).collect();
@@ -97,15 +97,20 @@ impl Broker {
             let attempt = options(Arc::clone(&link_sender)).connect(&servers[..]);
             let error = match timeout_at(until, attempt).await {
                 Ok(Ok(client)) => break client,
-                Ok(Err(error)) if is_final(error.kind()) => return Err(refused(operation, error)),
-                Ok(Err(error)) => unavailable(operation, error),
-                Err(elapsed) => return Err(unavailable(operation, elapsed)),
+                Ok(Err(error)) if is_final(error.kind()) => {
+                    return Err(refused(operation, format!("{}: {error}", names(&servers))));
+                }
+                Ok(Err(error)) => error.to_string(),
+                Err(elapsed) => elapsed.to_string(),
             };
             if until < Instant::now() + FIRST_CONNECTION_RETRY {
-                return Err(error);
+                return Err(unavailable(operation, format!("{}: {error}", names(&servers))));
             }
             sleep(FIRST_CONNECTION_RETRY).await;
         };
+        // Told by another task; a listener would take it for a reconnection if it came later.
+        let told = timeout_at(until, link.wait_for(|link| link.connected)).await;
+        told.map_err(|elapsed| unavailable(operation, elapsed))?.ok();
         check_server(&client).map_err(|complaint| refused(operation, complaint))?;
 
         let jetstream = ContextBuilder::new()
@@ -208,6 +213,12 @@ fn reconnect_pause(attempts: usize) -> Duration {
     let mut random = [0; 1];
     getrandom::fill(&mut random).ok(); // Without, all come at once: bad, not wrong.
     most / 2 + most / 2 * u32::from(random[0]) / 255
+}
+
+/// Addresses without what else stands in an URL: there may be a password.
+fn names(servers: &[ServerAddr]) -> String {
+    let names = servers.iter().map(|server| format!("{}:{}", server.host(), server.port()));
+    names.collect::<Vec<_>>().join(", ")
 }
 
 /// Whether trying again cannot help.

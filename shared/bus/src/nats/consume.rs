@@ -10,6 +10,7 @@ use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::jetstream::consumer::pull::{Config, Stream as Messages};
 use async_nats::jetstream::consumer::{AckPolicy, Consumer as JsConsumer, DeliverPolicy};
+use async_nats::jetstream::stream::ConsumerError;
 use async_nats::jetstream::{AckKind, Message};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -431,7 +432,7 @@ impl Ephemeral {
         stream: &'static str,
         filter_subject: String,
         deliver_policy: DeliverPolicy,
-    ) -> Result<Self, Cause> {
+    ) -> Result<Self, ConsumerError> {
         let config = Config {
             deliver_policy,
             filter_subject,

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::header::{NATS_LAST_SEQUENCE, NATS_SEQUENCE, NATS_TIME_STAMP};
+use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::consumer::pull::Stream as Messages;
-use async_nats::jetstream::stream::{DirectGetErrorKind, Info};
+use async_nats::jetstream::stream::{ConsumerError, ConsumerErrorKind, DirectGetErrorKind, Info};
 use async_nats::{HeaderMap, HeaderName, Message};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -139,7 +140,11 @@ async fn missed(
     let start = OffsetDateTime::from_unix_timestamp(from.unix_s.saturating_sub(CLOCK_MARGIN_S));
     let policy =
         start.map_or(DeliverPolicy::All, |start_time| DeliverPolicy::ByStartTime { start_time });
-    let ephemeral = Ephemeral::start(broker, streams::LIVE, subject, policy).await?;
+    let ephemeral = match Ephemeral::start(broker, streams::LIVE, subject, policy).await {
+        Ok(ephemeral) => ephemeral,
+        Err(error) if is_missing(&error) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
     // Asked after the consumer is made: what is there now was there for it too.
     let first = first_kept(broker).await?;
     if first.is_none_or(|first| from.sequence + 1 < first) {
@@ -152,6 +157,12 @@ async fn missed(
     let messages = ephemeral.consumer.stream().max_messages_per_batch(FETCH_EVENTS_MAX);
     let messages = timeout(CALL_TIMEOUT, messages.messages()).await??;
     Ok(Some(Some(Missed { messages, left, _ephemeral: ephemeral })))
+}
+
+/// Whether the server was restarted and its memory stream is not made anew yet.
+fn is_missing(error: &ConsumerError) -> bool {
+    matches!(error.kind(), ConsumerErrorKind::JetStream(error)
+        if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
 /// Sequence of the oldest event in the memory stream, of whatever project.

@@ -41,6 +41,7 @@ impl NatsBus {
     pub async fn connect(config: &BusConfig) -> Result<Self, BusError> {
         let broker = Broker::connect(config).await?;
         streams::prepare(&broker, config).await?;
+        streams::keep_live(&broker, config);
         let broker = Arc::new(broker);
         let profile = Watched::start(&broker, config).await?;
         Ok(Self { broker, profile })

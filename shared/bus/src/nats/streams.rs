@@ -3,15 +3,16 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::{
     CreateStreamError, CreateStreamErrorKind, GetStreamError, GetStreamErrorKind,
 };
 use async_nats::jetstream::stream::{
     Compression, Config, DiscardPolicy, Republish, RetentionPolicy, StorageType,
 };
+use async_nats::jetstream::{Context, ErrorCode};
 use observer_wire::subject;
 use serde_json::{Map, Value};
+use tokio::time::sleep;
 
 use super::broker::Broker;
 use super::{refused, unavailable};
@@ -48,6 +49,9 @@ const LIVE_KEPT: Duration = Duration::from_mins(2);
 /// Time for which reported values are kept.
 const VARS_KEPT: Duration = Duration::from_hours(24);
 
+/// Pause before the memory stream is looked at again after that failed.
+const KEEP_AGAIN: Duration = Duration::from_millis(500);
+
 /// Edits kept of each project; a store further behind starts from a backup.
 const EDITS_OF_PROJECT_MAX: i64 = 10_000;
 
@@ -76,19 +80,46 @@ pub(super) fn prefix(stream: Stream) -> &'static str {
 pub(super) async fn prepare(broker: &Broker, config: &BusConfig) -> Result<(), BusError> {
     // The memory stream first: it must not miss what the others republish.
     for wanted in [live(config), logs(config), vars(config), edits(config), dead(config)] {
-        prepare_one(broker, wanted).await?;
+        prepare_one(&broker.jetstream, &wanted).await?;
     }
     Ok(())
 }
 
-async fn prepare_one(broker: &Broker, wanted: Config) -> Result<(), BusError> {
-    let found = match broker.jetstream.get_stream(&wanted.name).await {
+/// Makes the memory stream anew when a server was restarted, and with it forgot the stream, until
+/// the bus is dropped. What was published meanwhile is not in it; cursors from before are reset.
+pub(super) fn keep_live(broker: &Broker, config: &BusConfig) {
+    let (jetstream, wanted) = (broker.jetstream.clone(), live(config));
+    let (mut link, closed) = (broker.link.clone(), broker.closed.clone());
+    let mut kept = link.borrow().losses;
+    broker.spawn(async move {
+        loop {
+            let lost = link.wait_for(|link| link.connected && link.losses != kept);
+            let losses = tokio::select! {
+                () = closed.cancelled() => return,
+                lost = lost => match lost {
+                    Ok(link) => link.losses,
+                    Err(_) => return, // The client is gone.
+                },
+            };
+            match prepare_one(&jetstream, &wanted).await {
+                Ok(()) => kept = losses,
+                Err(error) => {
+                    tracing::warn!(error = %error.source, "live stream is not there again yet");
+                    sleep(KEEP_AGAIN).await;
+                }
+            }
+        }
+    });
+}
+
+async fn prepare_one(jetstream: &Context, wanted: &Config) -> Result<(), BusError> {
+    let found = match jetstream.get_stream(&wanted.name).await {
         Ok(stream) => stream.cached_info().config.clone(),
-        Err(error) if is_missing(&error) => create(broker, &wanted).await?,
+        Err(error) if is_missing(&error) => create(jetstream, wanted).await?,
         Err(error) => return Err(unavailable("looking for a stream", error)),
     };
     let differs = |error: String| refused("checking a stream", error);
-    compare(&wanted, &found).map_err(differs)
+    compare(wanted, &found).map_err(differs)
 }
 
 fn is_missing(error: &GetStreamError) -> bool {
@@ -97,12 +128,12 @@ fn is_missing(error: &GetStreamError) -> bool {
 }
 
 /// Creates a stream. When another process was faster, that one's is returned, whatever it is.
-async fn create(broker: &Broker, wanted: &Config) -> Result<Config, BusError> {
+async fn create(jetstream: &Context, wanted: &Config) -> Result<Config, BusError> {
     let operation = "creating a stream";
-    match broker.jetstream.create_stream(wanted).await {
+    match jetstream.create_stream(wanted).await {
         Ok(stream) => Ok(stream.cached_info().config.clone()),
         Err(error) if is_there(&error) => {
-            let stream = broker.jetstream.get_stream(&wanted.name).await;
+            let stream = jetstream.get_stream(&wanted.name).await;
             let stream = stream.map_err(|error| unavailable(operation, error))?;
             Ok(stream.cached_info().config.clone())
         }

@@ -177,3 +177,41 @@ fn action(day: Day, project: ProjectId) -> Value {
 fn alias(project: ProjectId) -> String {
     format!("logs-{project}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_days_are_forgotten_past_the_bound_with_projects_of_theirs_alone() {
+        let old = "0123456789ab".parse::<ProjectId>().unwrap();
+        let new = "ba9876543210".parse::<ProjectId>().unwrap();
+        let mut known = Known::default();
+        let days: Vec<_> = std::iter::successors(Some(Day::of(0)), |day| Some(day.before()))
+            .take(DAYS_MAX + 1)
+            .collect();
+        for day in &days {
+            known.days.insert(*day, HashSet::from([new]));
+        }
+        known.days.insert(days[DAYS_MAX], HashSet::from([old]));
+        known.projects = HashSet::from([old, new]);
+
+        known.forget_old_days();
+
+        assert_eq!(known.days.len(), DAYS_MAX);
+        assert_eq!(known.projects, HashSet::from([new]));
+    }
+
+    #[test]
+    fn projects_get_an_alias_up_to_the_bound_and_keep_it() {
+        let aliases = Aliases::new(1);
+        let mut known = Known::default();
+        let first = "0123456789ab".parse::<ProjectId>().unwrap();
+        let second = "ba9876543210".parse::<ProjectId>().unwrap();
+        assert!(aliases.admit(&mut known, first));
+        assert!(aliases.admit(&mut known, first));
+        assert!(aliases.check().is_ok());
+        assert!(!aliases.admit(&mut known, second));
+        assert!(aliases.check().is_err());
+    }
+}

@@ -7,7 +7,7 @@ use observer_wire::ProjectId;
 use observer_wire::record::Level;
 use observer_wire::records::is_odd_name;
 use observer_wire::text::QUERY_BYTES_MAX;
-use serde::de::{Deserializer as _, MapAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
@@ -127,7 +127,7 @@ fn splice(json: &str, out: &mut Vec<u8>) {
 }
 
 /// The fields of a record that can be asked for, and whether a name could be mistaken for ours.
-/// `None` when it is no JSON object, or a name is no text (a lone surrogate).
+/// `None` when it is no JSON object.
 fn fields(json: &str) -> Option<(Vec<Field<'_>>, bool)> {
     let mut parser = serde_json::Deserializer::from_str(json);
     let fields = parser.deserialize_map(FieldsVisitor).ok()?;
@@ -149,8 +149,8 @@ impl<'de> Visitor<'de> for FieldsVisitor {
         let mut odd = false;
         while let Some(Name(name)) = map.next_key()? {
             let value: &RawValue = map.next_value()?;
-            odd |= is_odd_name(&name);
-            if let Some(value) = scalar(value.get())
+            odd |= is_odd_name(&String::from_utf8_lossy(&name));
+            if let (Some(name), Some(value)) = (as_text(name), scalar(value.get()))
                 && name.len() + value.len() <= FIELD_BYTES_MAX
             {
                 fields.push(Field { name, value });
@@ -160,8 +160,47 @@ impl<'de> Visitor<'de> for FieldsVisitor {
     }
 }
 
-#[derive(Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+/// A JSON string, decoded. Read as bytes: a lone surrogate is no text, but no reason not to read on.
+struct Name<'a>(Cow<'a, [u8]>);
+
+impl<'de> Deserialize<'de> for Name<'de> {
+    fn deserialize<D: Deserializer<'de>>(parser: D) -> Result<Self, D::Error> {
+        parser.deserialize_bytes(NameVisitor).map(Self)
+    }
+}
+
+struct NameVisitor;
+
+impl<'de> Visitor<'de> for NameVisitor {
+    type Value = Cow<'de, [u8]>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_borrowed_bytes<E>(self, name: &'de [u8]) -> Result<Self::Value, E> {
+        Ok(Cow::Borrowed(name))
+    }
+
+    fn visit_bytes<E>(self, name: &[u8]) -> Result<Self::Value, E> {
+        Ok(Cow::Owned(name.to_owned()))
+    }
+
+    fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Self::Value, E> {
+        Ok(Cow::Borrowed(name.as_bytes()))
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(Cow::Owned(name.as_bytes().to_owned()))
+    }
+}
+
+fn as_text(bytes: Cow<'_, [u8]>) -> Option<Cow<'_, str>> {
+    match bytes {
+        Cow::Borrowed(bytes) => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
+        Cow::Owned(bytes) => String::from_utf8(bytes).ok().map(Cow::Owned),
+    }
+}
 
 /// The text of a scalar, `None` for `null`, arrays and objects, and for what is too long.
 fn scalar(json: &str) -> Option<Cow<'_, str>> {
@@ -170,7 +209,7 @@ fn scalar(json: &str) -> Option<Cow<'_, str>> {
         return None;
     }
     match json.as_bytes().first()? {
-        b'"' => serde_json::from_str::<Name<'_>>(json).ok().map(|Name(text)| text),
+        b'"' => serde_json::from_str(json).ok().and_then(|Name(text)| as_text(text)),
         b'{' | b'[' | b'n' => None,
         _ => Some(Cow::Borrowed(json)),
     }
@@ -303,7 +342,7 @@ mod tests {
             r#"{"\u006fbserver.project":"x"}"#,
             r#"{"_id":"x"}"#,
             r#"{"a\u0000":"x"}"#,
-            r#"{"\ud800":"x"}"#,
+            r#"{"observer.\ud800":"x"}"#,
             r#"{"a":1}} {"b":2}"#,
             "[1]",
             "",
@@ -324,6 +363,10 @@ mod tests {
         let terms: Vec<_> =
             fields.iter().map(|field| field_term(&field.name, &field.value)).collect();
         assert_eq!(terms, ["hp\t10", "x\t1.0", "on\ttrue", "who\ta\tb"]);
+        assert!(!odd);
+
+        let (fields, odd) = super::fields(r#"{"a\ud800":1,"b":"\ud800","c\u00fc":2}"#).unwrap();
+        assert!(fields.iter().map(|field| field.name.as_ref()).eq(["cü"]));
         assert!(!odd);
     }
 

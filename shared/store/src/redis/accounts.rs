@@ -68,7 +68,7 @@ impl AccountStore for RedisAccountStore {
         let mut call = CREATE_ACCOUNT.prepare_invoke();
         call.key(account.key.as_str()).key(TOKENS).key(EMAILS);
         call.arg(account.key.as_str()).arg(&account.email).arg(&account.password_hash);
-        match self.connection.script::<String>(operation, &call).await?.as_str() {
+        match self.connection.script_once::<String>(operation, &call).await?.as_str() {
             "now" => Ok(Created::Now),
             "email" => Ok(Created::EmailExists),
             "key" => Ok(Created::KeyExists),

@@ -94,6 +94,7 @@ struct Current {
 #[derive(Clone, Copy)]
 enum Call<'a> {
     Script(&'a ScriptInvocation<'a>),
+    ScriptOnce(&'a ScriptInvocation<'a>),
     Pipeline(&'a Pipeline),
     Command(&'a Cmd),
 }
@@ -101,7 +102,9 @@ enum Call<'a> {
 impl Call<'_> {
     async fn send<T: FromRedisValue>(self, mut manager: ConnectionManager) -> RedisResult<T> {
         match self {
-            Self::Script(script) => script.invoke_async(&mut manager).await,
+            Self::Script(script) | Self::ScriptOnce(script) => {
+                script.invoke_async(&mut manager).await
+            }
             Self::Pipeline(pipeline) => pipeline.query_async(&mut manager).await,
             Self::Command(command) => command.query_async(&mut manager).await,
         }
@@ -122,7 +125,7 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Runs a script.
+    /// Runs a script that may run twice without harm.
     pub(super) async fn script<T: FromRedisValue>(
         &self,
         operation: &'static str,
@@ -131,7 +134,16 @@ impl Connection {
         self.run(operation, Call::Script(script)).await
     }
 
-    /// Runs commands in one round trip.
+    /// Runs a script whose answer would be another the second time.
+    pub(super) async fn script_once<T: FromRedisValue>(
+        &self,
+        operation: &'static str,
+        script: &ScriptInvocation<'_>,
+    ) -> Result<T, StoreError> {
+        self.run(operation, Call::ScriptOnce(script)).await
+    }
+
+    /// Runs commands that may run twice, in one round trip.
     pub(super) async fn pipeline<T: FromRedisValue>(
         &self,
         operation: &'static str,
@@ -140,7 +152,7 @@ impl Connection {
         self.run(operation, Call::Pipeline(pipeline)).await
     }
 
-    /// Runs a command.
+    /// Runs a command that may run twice without harm.
     pub(super) async fn command<T: FromRedisValue>(
         &self,
         operation: &'static str,
@@ -204,8 +216,11 @@ impl Connection {
         }
     }
 
-    /// Tries, and once more when the server was demoted: behind a proxy, a new connection leads to
-    /// the new master, while the old one stays on the replica for ever.
+    /// Tries, and once more when the first attempt only showed that the connection is of no use:
+    ///
+    /// - The server was demoted. Behind a proxy, a new connection leads to the new master, while the
+    ///   old one stays on the replica for ever.
+    /// - The connection broke while nobody used it, or during the call; then it may run twice.
     async fn attempts<T: FromRedisValue>(
         &self,
         operation: &'static str,
@@ -216,15 +231,16 @@ impl Connection {
             Ok(answer) => return Ok(answer),
             Err(error) => error,
         };
-        if is_read_only(&error) {
+        if is_read_only(&error) || error.is_io_error() {
+            // Also for calls to come: the manager keeps the outcome of its last attempt to connect,
+            // a new one connects when it is asked.
             self.renew(operation, generation)?;
+        }
+        let broken = error.is_connection_dropped() && !error.is_connection_refusal();
+        let once = matches!(call, Call::ScriptOnce(_));
+        if is_read_only(&error) || broken && !once {
             let (_, manager) = self.current();
             return call.send(manager).await.map_err(|error| store_error(operation, error));
-        }
-        if error.is_io_error() {
-            // The manager keeps the outcome of its last attempt to connect; a new one connects when
-            // it is asked, so that the first call after an outage succeeds.
-            self.renew(operation, generation)?;
         }
         Err(store_error(operation, error))
     }

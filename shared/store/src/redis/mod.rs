@@ -3,8 +3,8 @@
 //!
 //! What must be atomic is a script in `scripts/`; Rust only writes its arguments and reads its
 //! answer. A script reads all that it needs before its first write, so that a wrong type, full
-//! memory or a replica refuses it whole. What is deliberately absent: nothing here expires, and
-//! nothing is tried again but a call that met a demoted master.
+//! memory or a replica refuses it whole. What is deliberately absent: nothing here expires, and no
+//! call waits for a server to come back; the caller does.
 
 mod accounts;
 mod connection;

@@ -54,6 +54,8 @@ static DOCUMENT: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("scripts/document.lua")));
 static APPLY_EDIT: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("scripts/apply_edit.lua")));
+static READ_DEVICES: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("scripts/read_devices.lua")));
 static REPORT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/report.lua")));
 static SIGN_IN: LazyLock<Script> = LazyLock::new(|| {
     Script::new(concat!(include_str!("scripts/devices.lua"), include_str!("scripts/sign_in.lua")))
@@ -134,23 +136,18 @@ impl RedisVarStore {
         ids: &[String],
     ) -> Result<Vec<DeviceValues>, StoreError> {
         let operation = "devices";
-        let mut pipeline = redis::pipe();
-        pipeline.atomic();
+        let mut call = READ_DEVICES.key(keys.key("devices"));
         for id in ids {
-            pipeline.hget(keys.key("devices"), id).hgetall(keys.reported(id));
+            call.key(keys.reported(id)).arg(id);
         }
-        let answers: Vec<redis::Value> = self.connection.pipeline(operation, &pipeline).await?;
-        let mut found = Vec::new();
-        for (id, answer) in ids.iter().zip(answers.chunks_exact(2)) {
-            let unreadable = |_| refused(operation, Unreadable::new("answer for device", id));
-            let text: Option<String> =
-                redis::from_redis_value_ref(&answer[0]).map_err(unreadable)?;
+        let answers: Vec<(Option<String>, BTreeMap<String, String>)> =
+            self.connection.script(operation, &call).await?;
+        let mut found = Vec::with_capacity(ids.len());
+        for (id, (text, values)) in ids.iter().zip(answers) {
             let Some(text) = text else { continue };
             let device = entry::read_device(id, &text).map_err(|e| refused(operation, e))?;
             let Some(device) = device else { continue };
-            // By name, in the order of names.
-            let values: BTreeMap<String, String> =
-                redis::from_redis_value_ref(&answer[1]).map_err(unreadable)?;
+            // The map has them in the order of names.
             let values = values.into_iter().map(|(name, text)| entry::read_value(name, &text));
             let values: Result<_, _> = values.collect();
             found.push(DeviceValues {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use observer_store::redis::RedisVarStore;
-use observer_store::vars::EditApplied;
+use observer_store::vars::{Device, EditApplied, Report};
 use observer_store::{StoreError, StoreErrorKind, VarStore};
 use observer_tests::eventually;
 use observer_tests::servers::{Fsync, RedisOptions, RedisServer};
@@ -48,7 +48,7 @@ async fn fill(store: &dyn VarStore, project: ProjectId) {
     let mut line = report(project, 1, &[("testing1", "example"), ("testing2", "-1")]);
     line.withdrawn.push("gone".into());
     store.report(&line).await.unwrap();
-    let socket = observer_store::vars::Device { named: false, ..device("socket", 7) };
+    let socket = Device { named: false, ..device("socket", 7) };
     sign_in(store, project, &socket).await;
     store.sign_out(project, "socket", 7, 1).await.unwrap();
     let first = edit(project, 1, &[("testing1", Some("example"))]);
@@ -250,4 +250,79 @@ async fn key_of_another_type_refuses_a_call_whole() {
     let line = report(project, 1, &[("a", "1")]);
     assert_eq!(kind(store.report(&line).await), StoreErrorKind::Refused);
     assert_eq!(values(&store, project).await, []);
+}
+
+fn names(range: std::ops::Range<usize>) -> Vec<String> {
+    range.map(|index| format!("v{index:05}")).collect()
+}
+
+#[tokio::test]
+async fn withdrawn_names_are_remembered_up_to_the_limit() {
+    let server = RedisServer::start(RedisOptions::default()).await;
+    let (store, project) = (connect(&server).await, project());
+    let remembered = async || -> usize {
+        let keys: Vec<String> = ask(&server, &["KEYS", "*:withdrawn:*"]).await;
+        ask(&server, &["HLEN", &keys[0]]).await
+    };
+    let thousand = Report { withdrawn: names(0..1_000), ..report(project, 2, &[]) };
+    store.report(&thousand).await.unwrap();
+    assert_eq!(remembered().await, 1_000);
+    store.report(&report(project, 1, &[("v00000", "1")])).await.unwrap();
+    assert_eq!(values(&store, project).await, []);
+    let one_more = Report { withdrawn: names(1_000..1_001), ..report(project, 3, &[]) };
+    store.report(&one_more).await.unwrap();
+    assert_eq!(remembered().await, 500, "half of them are forgotten, the oldest");
+    store.report(&report(project, 1, &[("v01000", "1")])).await.unwrap();
+    assert_eq!(values(&store, project).await, []);
+}
+
+#[tokio::test]
+async fn last_values_are_kept_of_ten_thousand_names() {
+    let server = RedisServer::start(RedisOptions::default()).await;
+    let (store, project) = (connect(&server).await, project());
+    for (start, seq) in (0..10_000).step_by(2_500).zip(1..) {
+        let names = names(start..start + 2_500);
+        let values: Vec<_> = names.iter().map(|name| (name.as_str(), "1")).collect();
+        let line = Report { vars_max: 20_000, ..report(project, seq, &values) };
+        assert_eq!(store.report(&line).await.unwrap().taken.len(), 2_500);
+    }
+    let more = [("one more", "2"), ("v00000", "2")];
+    let line = Report { vars_max: 20_000, ..report(project, 9, &more) };
+    assert_eq!(store.report(&line).await.unwrap().taken.len(), 2, "the device has them all");
+    let last = store.last_values(project).await.unwrap();
+    assert_eq!((last.len(), last[0].value.as_str()), (10_000, "2"));
+    // One that goes makes room.
+    let withdrawn = vec!["v00001".into()];
+    let line = Report { withdrawn, vars_max: 20_000, ..report(project, 10, &[]) };
+    store.report(&line).await.unwrap();
+    let line = Report { vars_max: 20_000, ..report(project, 11, &[("one more", "3")]) };
+    store.report(&line).await.unwrap();
+    let last = store.last_values(project).await.unwrap();
+    assert_eq!((last.len(), last[0].name.as_str()), (10_000, "one more"));
+}
+
+#[tokio::test]
+async fn lowered_devices_limit_is_reached_in_steps() {
+    let server = RedisServer::start(RedisOptions::default()).await;
+    let (store, project) = (connect(&server).await, project());
+    for index in 0..100 {
+        sign_in(&store, project, &device(&format!("d{index}"), 7)).await;
+    }
+    for (id, removed) in [("x", 64), ("y", 35), ("z", 1)] {
+        let gone = store.sign_in(project, &device(id, 7), 3).await.unwrap();
+        assert_eq!(gone.len(), removed, "{id}");
+    }
+    assert_eq!(store.devices(project, None, 10).await.unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn withdrawal_leaves_the_last_value_of_another_device() {
+    let server = RedisServer::start(RedisOptions::default()).await;
+    let (store, project) = (connect(&server).await, project());
+    store.report(&report(project, 1, &[("a", "1")])).await.unwrap();
+    let other = Report { device: "other".into(), ..report(project, 1, &[("a", "2")]) };
+    store.report(&other).await.unwrap();
+    let withdrawn = vec!["a".into()];
+    store.report(&Report { withdrawn, ..report(project, 2, &[]) }).await.unwrap();
+    assert_eq!(store.last_values(project).await.unwrap()[0].value, "2");
 }

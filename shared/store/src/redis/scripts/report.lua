@@ -165,7 +165,11 @@ for _, name in ipairs(ended) do
   drop(name)
   redis.call('HSET', withdrawn, 'n' .. name, stamp)
 end
-if #ended > 0 and redis.call('HLEN', withdrawn) > withdrawn_max + 1 then
+local remembered = redis.call('HLEN', withdrawn)
+if floor or reset then
+  remembered = remembered - 1 -- 'r' is none.
+end
+if remembered > withdrawn_max then
   -- Half of them go at once, so that this is rare.
   local oldest, all = {}, redis.call('HGETALL', withdrawn)
   for i = 1, #all, 2 do
