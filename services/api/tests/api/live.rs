@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
+use futures_util::{SinkExt as _, StreamExt as _};
 use observer_api::ApiConfig;
 use observer_tests::eventually;
 use observer_tests::ws::WebSocket;
@@ -13,6 +14,8 @@ use observer_wire::ask::{
 use observer_wire::edit::Document;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use tokio_tungstenite::connect_async;
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::harness::{KEY, Running, SOON, no_vars, open_keys, start};
 
@@ -274,10 +277,22 @@ async fn who_continues_is_told_the_variables_of_now() {
 #[tokio::test]
 async fn a_stream_takes_no_messages_and_no_large_ones() {
     let running = start(open_keys(), no_vars).await;
-    for message in [json!("hi"), json!("x".repeat(1024 * 1024))] {
-        let (mut stream, _) = running.stream("").await;
-        stream.send(&message).await.ok();
-        stream.closed(SOON).await;
+    let path = format!("/api/v1/projects/{KEY}/stream");
+    for (path, message, code) in [
+        (path.as_str(), "hi".to_owned(), 1008),
+        (path.as_str(), "x".repeat(1024 * 1024), 1009),
+        ("/ws", "x".repeat(256 * 1024 + 1), 1009),
+    ] {
+        let (mut socket, _) = connect_async(running.api.ws_url(path)).await.unwrap();
+        socket.send(Message::text(message)).await.unwrap();
+        let closed = loop {
+            match tokio::time::timeout(SOON, socket.next()).await.unwrap() {
+                Some(Ok(Message::Close(frame))) => break frame.map(|frame| u16::from(frame.code)),
+                Some(Ok(_)) => {}
+                end => panic!("{path}: closed without a word: {end:?}"),
+            }
+        };
+        assert_eq!(closed, Some(code), "{path}");
     }
 }
 
