@@ -24,6 +24,14 @@ pub(crate) struct Head {
     epoch: Option<String>,
 }
 
+impl Head {
+    /// Whether the viewer knows something newer: of two var-stores, the slower speaks last.
+    fn is_past(&self, document: &Document) -> bool {
+        self.epoch.as_ref() == Some(&document.epoch)
+            && self.revision.is_some_and(|revision| revision > document.revision)
+    }
+}
+
 impl From<&Document> for Head {
     fn from(document: &Document) -> Self {
         Self { revision: Some(document.revision), epoch: Some(document.epoch.clone()) }
@@ -210,7 +218,8 @@ struct StateNews {
 
 impl StateNews {
     fn add_vars(&mut self, vars: &LiveVars) {
-        if let Some(document) = &vars.document {
+        let known = self.document.as_ref().map(Head::from).unwrap_or_default();
+        if let Some(document) = vars.document.as_ref().filter(|document| !known.is_past(document)) {
             self.document = Some(document.clone());
         }
         for device in &vars.devices {
@@ -247,10 +256,10 @@ impl StateNews {
             let devices = self.presence.values().map(PresenceView::from).collect();
             frames.push(Frame::Devices { cursor, devices, removed: &removed }.text());
         }
-        if let Some(document) = &self.document {
+        let mut wanted = self.document.as_ref().filter(|document| !head.is_past(document));
+        if let Some(document) = wanted {
             *head = document.into();
         }
-        let mut wanted = self.document.as_ref();
         let mut devices = self.values.values().peekable();
         while wanted.is_some() || devices.peek().is_some() {
             let mut part = Vec::new();
@@ -271,5 +280,86 @@ impl StateNews {
             };
             frames.push(frame.text());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::feed::{Batch, Record};
+    use crate::queue::Picked;
+
+    fn logs(at: u32, sizes: &[usize]) -> News {
+        let record = |bytes: &usize| Record {
+            json: format!("{{\"m\":\"{}\"}}", "x".repeat(*bytes)),
+            observer: "{}".into(),
+            device: "d".into(),
+            level: observer_wire::record::Level::Info,
+            text: String::new(),
+        };
+        let records = sizes.iter().map(record).collect();
+        let batch = Arc::new(Batch { records, cursor: Cursor(format!("e.{at}")) });
+        News::Logs(Picked { batch, indices: None })
+    }
+
+    fn vars(revision: u64) -> News {
+        let document = Document { revision, epoch: "e".into(), wanted: vec![] };
+        News::Vars(Arc::new(LiveVars { document: Some(document), devices: vec![] }))
+    }
+
+    fn composed(news: &[News], head: &mut Head) -> Vec<Value> {
+        let (from, to) = (Cursor("e.0".into()), Cursor("e.9".into()));
+        let frames = compose(news, Some(&from), Some(&to), head);
+        frames.iter().map(|frame| serde_json::from_str(frame).unwrap()).collect()
+    }
+
+    #[test]
+    fn records_of_many_events_share_a_frame() {
+        let frames = composed(&[logs(1, &[1, 1]), logs(2, &[1])], &mut Head::default());
+        assert_eq!(frames.len(), 1);
+        assert_eq!(frames[0]["items"].as_array().unwrap().len(), 3);
+        assert_eq!(frames[0]["cursor"], "e.2");
+    }
+
+    #[test]
+    fn a_frame_in_the_middle_of_an_event_has_the_cursor_before_it() {
+        let large = FRAME_BYTES_TARGET / 2;
+        let news = [logs(1, &[large, large]), logs(2, &[large])];
+        let frames = composed(&news, &mut Head::default());
+        let cursors: Vec<_> = frames.iter().map(|frame| frame["cursor"].clone()).collect();
+        assert_eq!(cursors, [json!("e.0"), json!("e.1"), json!("e.2")]);
+    }
+
+    #[test]
+    fn a_gap_keeps_its_place_among_records() {
+        let gap = News::Gap {
+            count: Some(7),
+            reason: GapReason::SlowViewer,
+            cursor: Some(Cursor("e.4".into())),
+        };
+        let frames = composed(&[logs(1, &[1]), gap, logs(5, &[1])], &mut Head::default());
+        let kinds: Vec<_> = frames.iter().map(|frame| frame["type"].as_str().unwrap()).collect();
+        assert_eq!(kinds, ["logs", "gap", "logs"]);
+        let gap = json!({ "type": "gap", "cursor": "e.4", "count": 7, "reason": "slow_viewer" });
+        assert_eq!(frames[1], gap);
+    }
+
+    #[test]
+    fn a_document_never_goes_back() {
+        let mut head = Head::default();
+        let frames = composed(&[vars(3), vars(2)], &mut head);
+        assert_eq!((frames.len(), &frames[0]["revision"]), (1, &json!(3)));
+        assert!(composed(&[vars(1)], &mut head).is_empty());
+        assert_eq!(composed(&[vars(4)], &mut head)[0]["revision"], 4);
+    }
+
+    #[test]
+    fn after_a_reset_nothing_older_is_told() {
+        let frames = composed(&[vars(3), News::Reset], &mut Head::default());
+        assert_eq!(frames, [json!({ "type": "reset", "cursor": "e.9" })]);
     }
 }

@@ -9,7 +9,7 @@ use axum::response::Response;
 use observer_bus::{Cursor, HeardLog, LogListener, Resume};
 use observer_chassis::reason;
 use observer_wire::ProjectId;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tracing::{debug, warn};
 
 use crate::app::App;
@@ -32,6 +32,9 @@ const PING_INTERVAL: Duration = Duration::from_secs(20);
 
 /// Silence after which a viewer is gone: three pings without an answer.
 const SILENCE_MAX: Duration = Duration::from_secs(65);
+
+/// Time that a hello waits for the revision. Logs are shown also while nobody knows it.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Longest cursor, in bytes. Ours are far shorter.
 const CURSOR_BYTES_MAX: usize = 128;
@@ -195,12 +198,13 @@ impl Viewer {
 }
 
 async fn head_of(app: &App, project: ProjectId) -> Head {
-    match vars::document(app, project).await {
-        Ok(document) => Head::from(&document),
-        Err(error) => {
+    match timeout(HEAD_TIMEOUT, vars::document(app, project)).await {
+        Ok(Ok(document)) => Head::from(&document),
+        Ok(Err(error)) => {
             debug!(%error, "revision is not known now");
             Head::default()
         }
+        Err(_elapsed) => Head::default(),
     }
 }
 

@@ -308,3 +308,24 @@ async fn viewers_past_the_bound_are_told_to_come_back() {
     let url = url.as_str();
     eventually(SOON, "the place is free again", async || WebSocket::open(url).await.ok()).await;
 }
+
+#[tokio::test]
+async fn a_viewer_that_never_reads_is_closed_and_its_place_is_free() {
+    let one = NonZeroUsize::new(1).unwrap();
+    let running = start(ApiConfig { live_viewers_max: one, ..open_keys() }, no_vars).await;
+    let (_silent, _) = running.stream("").await;
+    let path = format!("/api/v1/projects/{KEY}/stream");
+    let url = running.api.ws_url(&path);
+    let record = format!("{{\"message\":\"{}\"}}", "x".repeat(64 * 1024));
+    // The system's own buffers take megabytes before anything waits.
+    let flood = async {
+        loop {
+            running.send_logs("d-1", &record).await;
+        }
+    };
+    let closed = eventually(SOON, "its place is free", async || WebSocket::open(&url).await.ok());
+    tokio::select! {
+        () = flood => unreachable!("the flood never ends"),
+        _ = closed => {}
+    }
+}

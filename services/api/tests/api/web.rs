@@ -88,6 +88,14 @@ async fn a_page_is_served_with_or_without_the_dashboard() {
     let answer = running.api.get("/").await.unwrap();
     assert_eq!((answer.status, answer.content_type.as_str()), (200, "text/html; charset=utf-8"));
     assert!(answer.text.to_lowercase().starts_with("<!doctype html>"));
+    let host = "Host: localhost\r\n";
+    let packed = raw(&running, &format!("GET / HTTP/1.1\r\n{host}Accept-Encoding: gzip\r\n")).await;
+    assert!(packed.contains("content-encoding: gzip"), "{packed}");
+    let tag = packed.lines().find_map(|line| line.strip_prefix("etag: "));
+    if let Some(tag) = tag {
+        let again = format!("GET / HTTP/1.1\r\n{host}If-None-Match: {tag}\r\n");
+        assert!(raw(&running, &again).await.starts_with("HTTP/1.1 304 "));
+    }
     for outside in ["/assets/..%2f..%2fpackage.json", "/assets/%2e%2e/index.html", "/assets/"] {
         assert_eq!(running.api.get(outside).await.unwrap().status, 404, "{outside}");
     }
