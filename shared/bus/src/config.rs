@@ -128,7 +128,7 @@ pub async fn connect(config: &BusConfig, data_dir: &Path) -> Result<Arc<dyn Bus>
             Ok(Arc::new(bus))
         }
         BusType::Nats => {
-            let bus = NatsBus::connect(config).await?;
+            let bus = Box::pin(NatsBus::connect(config)).await?; // It is large, and made once.
             Ok(Arc::new(bus))
         }
     }

@@ -20,6 +20,7 @@ pub mod sqlite;
 pub mod vars;
 
 pub use accounts::AccountStore;
+pub use config::{StoreConfig, connect_accounts, connect_logs, connect_vars};
 pub use error::{BoxError, StoreError, StoreErrorKind};
 pub use logs::LogStore;
 pub use vars::VarStore;

@@ -5,6 +5,7 @@
 
 #![cfg(test)] // Or the lints take it for no test.
 #![expect(clippy::disallowed_methods, reason = "tests abort or join what they spawn")]
+#![allow(clippy::large_futures, reason = "a test is made once")]
 
 mod in_process;
 mod nats;
@@ -41,6 +42,7 @@ clauses! {
     same_id_twice_is_one_event,
     same_id_in_another_stream_is_another_event,
     wrong_expectation_is_refused_with_the_last_sequence,
+    only_edits_are_published_with_an_expectation,
     accepted_edit_sent_again_is_the_same_edit,
     of_two_edits_with_one_expectation_one_is_taken,
     project_that_fills_its_share_is_refused_and_no_other,

@@ -6,5 +6,7 @@ mod accounts_redis;
 mod bus;
 mod dependencies;
 mod logs;
+#[cfg(test)]
+mod logs_elastic;
 mod vars;
 mod whole;

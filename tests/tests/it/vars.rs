@@ -12,7 +12,7 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
-use observer_store::VarStore;
+use observer_store::{StoreConfig, VarStore, connect_vars};
 
 /// Time for one test. It ends a test that would wait for ever.
 const TEST_TIMEOUT: Duration = Duration::from_secs(40);
@@ -25,6 +25,14 @@ struct Rig {
     _world: Box<dyn Any + Send + Sync>,
 }
 
+/// A store in a folder of its own. SQLite is of one process.
+async fn sqlite_rig() -> Rig {
+    let folder = tempfile::tempdir().unwrap();
+    let config = StoreConfig { data_dir: folder.path().into(), ..StoreConfig::default() };
+    let store = connect_vars(&config).await.unwrap();
+    Rig { one: Arc::clone(&store), other: store, _world: Box::new(folder) }
+}
+
 /// Runs each clause with each adapter.
 macro_rules! clauses {
     ($($name:ident,)*) => {
@@ -34,7 +42,12 @@ macro_rules! clauses {
                 within(async { suite::$name(&redis::rig().await).await }).await;
             })*
         }
-        // Here `mod clauses_sqlite`, the same over `sqlite::rig()`.
+        mod clauses_sqlite {
+            use super::*;
+            $(#[tokio::test] async fn $name() {
+                within(async { suite::$name(&sqlite_rig().await).await }).await;
+            })*
+        }
     };
 }
 

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod cluster;
+mod command_line;
 mod exchange;
 mod killed;
 

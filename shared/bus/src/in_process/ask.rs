@@ -8,8 +8,9 @@ use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
-use super::lock;
-use crate::{PAYLOAD_BYTES_MAX, REQUEST_TIMEOUT, Reply, Request, RequestError, Requests, Service};
+use crate::{
+    PAYLOAD_BYTES_MAX, REQUEST_TIMEOUT, Reply, Request, RequestError, Requests, Service, lock,
+};
 
 /// Requests that wait for one service at most; more are answered "not now".
 const WAITING_MAX: usize = 1_024;

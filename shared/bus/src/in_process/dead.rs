@@ -14,8 +14,7 @@ use observer_wire::ProjectId;
 use serde::Serialize;
 use tokio::task::spawn_blocking;
 
-use super::lock;
-use crate::{BusError, BusErrorKind, Stream};
+use crate::{BusError, BusErrorKind, Stream, lock};
 
 /// Name of the file in the data folder.
 const FILE_NAME: &str = "dead.jsonl";

@@ -14,8 +14,7 @@ use observer_wire::ProjectId;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::lock;
-use crate::{Cursor, HeardLog, LiveLogs, LogListener, Resume};
+use crate::{Cursor, HeardLog, LiveLogs, LogListener, Resume, lock};
 
 /// Time for which an event is kept for listeners that come back.
 const KEPT: Duration = Duration::from_mins(2);

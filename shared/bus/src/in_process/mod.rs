@@ -10,7 +10,7 @@ mod queue;
 mod topics;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -24,9 +24,8 @@ use self::queue::{Queue, QueueConsumer, Taken};
 use self::topics::Topics;
 use crate::config::BusConfig;
 use crate::{
-    Bus, BusError, Consumer, Cursor, Durable, Listener, LiveLogs, Outgoing, PAYLOAD_BYTES_MAX,
-    PUBLISH_TIMEOUT, PublishError, Published, ReplayedEdit, RequestError, Requests, Service,
-    Stream, Topic,
+    Bus, BusError, Consumer, Cursor, Durable, Listener, LiveLogs, Outgoing, PUBLISH_TIMEOUT,
+    PublishError, Published, ReplayedEdit, RequestError, Requests, Service, Stream, Topic,
 };
 
 /// The bus of the embedded form.
@@ -100,9 +99,7 @@ impl InProcessBus {
 #[async_trait]
 impl Bus for InProcessBus {
     async fn publish(&self, event: Outgoing) -> Result<Published, PublishError> {
-        if PAYLOAD_BYTES_MAX < event.payload.len() {
-            return Err(PublishError::TooLarge { bytes: event.payload.len() });
-        }
+        crate::check_event(&event)?;
         let entry = match self.queue(event.stream).take(event)? {
             Taken::Settled(sequence) => return Ok(Published { sequence }),
             Taken::Waiting(entry) => entry,
@@ -154,12 +151,6 @@ impl Bus for InProcessBus {
     async fn check(&self) -> Result<(), String> {
         self.news.dead.check()
     }
-}
-
-/// Locks state that no panic can leave half changed for good: what a panicking holder may have left
-/// undone is at most one event that comes again.
-fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A bound from the settings. One that memory cannot even count is as good as none.

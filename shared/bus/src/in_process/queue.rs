@@ -11,9 +11,9 @@ use observer_wire::ProjectId;
 use tokio::sync::{Notify, SetOnce};
 use tokio::time::{Instant, sleep_until};
 
+use super::News;
 use super::dead::Letter;
-use super::{News, lock};
-use crate::{BusError, Consumer, Delivery, Outgoing, PublishError, Stream};
+use crate::{BusError, Consumer, Delivery, Outgoing, PublishError, Stream, lock};
 
 /// What an event costs besides its payload and id, in bytes, so that many tiny events are bounded
 /// too.

@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout};
 use super::rig::{Adapter, Dead};
 
 /// Time for what must happen at once: long, since the machine may be busy.
-const SOON: Duration = Duration::from_secs(10);
+pub(crate) const SOON: Duration = Duration::from_secs(10);
 
 const KIB: usize = 1024;
 
@@ -63,7 +63,7 @@ async fn hear_message(listener: &mut Box<dyn Listener>) -> String {
     }
 }
 
-fn publish_soon(
+pub(crate) fn publish_soon(
     bus: &Arc<dyn Bus>,
     event: Outgoing,
 ) -> JoinHandle<Result<Published, PublishError>> {
@@ -72,10 +72,10 @@ fn publish_soon(
 }
 
 /// Settles all that comes, until dropped.
-struct Settling(JoinHandle<()>);
+pub(crate) struct Settling(JoinHandle<()>);
 
 impl Settling {
-    async fn start(bus: &Arc<dyn Bus>, durable: Durable) -> Self {
+    pub(crate) async fn start(bus: &Arc<dyn Bus>, durable: Durable) -> Self {
         let mut consumer = bus.consume(durable).await.unwrap();
         Self(tokio::spawn(async move {
             loop {
@@ -91,7 +91,11 @@ impl Drop for Settling {
     }
 }
 
-async fn publish_logs(bus: &Arc<dyn Bus>, project: ProjectId, ids: std::ops::Range<u32>) {
+pub(crate) async fn publish_logs(
+    bus: &Arc<dyn Bus>,
+    project: ProjectId,
+    ids: std::ops::Range<u32>,
+) {
     for id in ids {
         let payload = format!("e{id}").into();
         let event = event(Stream::Logs, project, &format!("{project}-{id}"));
@@ -268,6 +272,15 @@ pub(super) async fn wrong_expectation_is_refused_with_the_last_sequence(adapter:
     rig.other.publish(edit(PROJECT(2), "c", 0)).await.unwrap();
     let next = rig.other.publish(edit(PROJECT(1), "b", last)).await.unwrap();
     assert!(last < next.sequence);
+}
+
+pub(super) async fn only_edits_are_published_with_an_expectation(adapter: Adapter) {
+    let rig = adapter.start().await;
+    for stream in [Stream::Logs, Stream::Vars] {
+        let event = Outgoing { expected: Some(0), ..event(stream, PROJECT(1), "a") };
+        let refused = rig.one.publish(event).await;
+        assert!(matches!(refused, Err(PublishError::Refused(_))), "{refused:?}");
+    }
 }
 
 pub(super) async fn accepted_edit_sent_again_is_the_same_edit(adapter: Adapter) {
@@ -584,7 +597,7 @@ pub(super) async fn slow_listener_is_told_that_it_lost_events(adapter: Adapter) 
         }
     }
     assert!(lost && heard < EVENTS);
-    assert!(counted.is_none_or(|counted| counted as usize + heard == EVENTS));
+    assert!(counted.is_none_or(|counted| counted + heard as u64 == EVENTS as u64));
 }
 
 pub(super) async fn accepted_edits_reach_listeners_in_two_processes(adapter: Adapter) {

@@ -1,0 +1,138 @@
+//! A database file: locked against a second process, opened, brought to its schema.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::failure::Failure;
+use crate::StoreErrorKind;
+
+/// Time that a process which is just ending has to give up the file.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+
+/// Pause between two attempts to lock.
+const LOCK_EVERY: Duration = Duration::from_millis(50);
+
+/// Statements that a connection keeps prepared; there are fewer.
+const STATEMENTS_MAX: usize = 64;
+
+/// A store's file and its schema.
+#[derive(Debug)]
+pub(super) struct Schema {
+    /// Name of the store: `<name>.db`, `<name>.lock`.
+    pub(super) name: &'static str,
+    /// Version of the schema, kept as `user_version`.
+    pub(super) version: i64,
+    /// Statements that make it, in an empty file.
+    pub(super) create: &'static str,
+}
+
+/// The right to a database file, until dropped.
+#[derive(Debug)]
+pub(super) struct Lock {
+    file: File,
+    /// The process that held the file before did not close it.
+    pub(super) unclean: bool,
+}
+
+impl Lock {
+    /// Locks `<name>.lock`, and marks the database as open.
+    pub(super) async fn take(folder: &Path, name: &str) -> Result<Self, Failure> {
+        make_folder(folder)?;
+        let path = folder.join(format!("{name}.lock"));
+        let options =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).clone();
+        let mut file = options.open(&path).map_err(|error| at(&path, &error))?;
+        let until = tokio::time::Instant::now() + LOCK_WAIT;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::Error(error)) => return Err(at(&path, &error)),
+                Err(TryLockError::WouldBlock) if tokio::time::Instant::now() < until => {
+                    tokio::time::sleep(LOCK_EVERY).await;
+                }
+                Err(TryLockError::WouldBlock) => {
+                    let text = format!(
+                        "{} is locked: another process uses this data folder",
+                        path.display()
+                    );
+                    return Err(Failure::new(StoreErrorKind::Refused, text));
+                }
+            }
+        }
+        let mut mark = Vec::new();
+        file.read_to_end(&mut mark)?;
+        if mark.is_empty() {
+            file.write_all(b"open\n")?;
+            file.sync_all()?;
+        }
+        Ok(Self { file, unclean: !mark.is_empty() })
+    }
+
+    /// Says that the database was closed in order. Without it the next start looks the file over.
+    pub(super) fn closed(&self) {
+        // If it fails, the next start looks the file over in vain, and that is all.
+        drop(self.file.set_len(0));
+    }
+}
+
+fn at(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(StoreErrorKind::Unavailable, format!("{}: {error}", path.display()))
+}
+
+fn make_folder(folder: &Path) -> Result<(), Failure> {
+    std::fs::create_dir_all(folder).map_err(|error| at(folder, &error))?;
+    // The new name survives a power cut once its parent is synced; where folders cannot be opened
+    // (Windows), that is not needed.
+    if let Some(Ok(parent)) = folder.parent().map(File::open) {
+        drop(parent.sync_all());
+    }
+    Ok(())
+}
+
+/// Path of the database.
+pub(super) fn path(folder: &Path, schema: &Schema) -> PathBuf {
+    folder.join(format!("{}.db", schema.name))
+}
+
+/// Opens the one connection that writes, and makes the schema in a new file.
+pub(super) fn open_writer(path: &Path, schema: &Schema) -> Result<Connection, Failure> {
+    let db = Connection::open(path)?;
+    db.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    db.execute_batch(
+        "PRAGMA auto_vacuum = INCREMENTAL;
+         PRAGMA journal_mode = WAL;
+         PRAGMA synchronous = FULL;
+         PRAGMA wal_autocheckpoint = 4000;
+         PRAGMA journal_size_limit = 67108864;
+         PRAGMA cache_size = -65536;
+         PRAGMA temp_store = MEMORY;",
+    )?;
+    let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if version == 0 {
+        let (create, version) = (schema.create, schema.version);
+        db.execute_batch(&format!("BEGIN;{create};PRAGMA user_version = {version};COMMIT;"))?;
+    } else if version != schema.version {
+        let text = format!(
+            "{} has schema version {version}, and this release knows version {}: use the release \
+             that wrote it, or a later one",
+            path.display(),
+            schema.version,
+        );
+        return Err(Failure::new(StoreErrorKind::Refused, text));
+    }
+    Ok(db)
+}
+
+/// Opens a connection that only reads.
+pub(super) fn open_reader(path: &Path) -> Result<Connection, Failure> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(path, flags)?;
+    db.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    db.execute_batch("PRAGMA cache_size = -8192; PRAGMA temp_store = MEMORY;")?;
+    db.busy_timeout(Duration::from_secs(1))?;
+    Ok(db)
+}

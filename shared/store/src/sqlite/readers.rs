@@ -1,0 +1,103 @@
+//! Connections that only read: few, each on a blocking thread while it is used, each read with a
+//! deadline that SQLite itself asks about.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::failure::Failure;
+use super::file;
+use crate::StoreErrorKind;
+
+/// Reads at once. More would only share the same disk and cores.
+const READERS_MAX: usize = 4;
+
+/// Steps of SQLite's machine between two looks at the clock: some tens of microseconds.
+const STEPS_A_LOOK: i32 = 4_000;
+
+/// Connections to one database.
+#[derive(Debug)]
+pub(super) struct Readers {
+    path: PathBuf,
+    free: Arc<Mutex<Vec<Connection>>>,
+    places: Arc<Semaphore>,
+}
+
+/// Tells a read that its caller gave up.
+struct CancelOnDrop(Arc<AtomicBool>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Readers {
+    /// Readers of the database at `path`; connections are opened as they are needed.
+    pub(super) fn new(path: PathBuf) -> Self {
+        let places = Arc::new(Semaphore::new(READERS_MAX));
+        Self { path, free: Arc::default(), places }
+    }
+
+    /// Runs `read` in one snapshot of the database, at most until `deadline` has passed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: a read whose caller is gone ends within milliseconds.
+    pub(super) async fn read<A: Send + 'static>(
+        &self,
+        deadline: Duration,
+        read: impl FnOnce(&Connection) -> Result<A, Failure> + Send + 'static,
+    ) -> Result<A, Failure> {
+        let until = Instant::now() + deadline;
+        let place = timeout(deadline, Arc::clone(&self.places).acquire_owned()).await;
+        let place = place.map_err(|_| late(deadline))?.expect("the semaphore is never closed");
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let guard = CancelOnDrop(Arc::clone(&cancelled));
+        let (path, free) = (self.path.clone(), Arc::clone(&self.free));
+        let reading = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            let kept = free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let mut db = match kept {
+                Some(db) => db,
+                None => file::open_reader(&path)?,
+            };
+            let over = move || until <= Instant::now() || cancelled.load(Ordering::Relaxed);
+            db.progress_handler(STEPS_A_LOOK, Some(over))?;
+            let result = in_snapshot(&db, read);
+            db.progress_handler(0, None::<fn() -> bool>)?;
+            if result.is_ok() || until <= Instant::now() {
+                free.lock().unwrap_or_else(PoisonError::into_inner).push(db);
+            } // Else the connection is closed: a disk that is well again gets a new one.
+            result
+        });
+        let result = reading.await;
+        drop(guard);
+        let result = result.map_err(|error| {
+            Failure::new(StoreErrorKind::Unavailable, format!("the read ended: {error}"))
+        })?;
+        match result {
+            Err(_) if until <= Instant::now() => Err(late(deadline)),
+            result => result,
+        }
+    }
+}
+
+fn in_snapshot<A>(
+    db: &Connection,
+    read: impl FnOnce(&Connection) -> Result<A, Failure>,
+) -> Result<A, Failure> {
+    let snapshot = db.unchecked_transaction()?;
+    let answer = read(&snapshot)?;
+    snapshot.finish()?;
+    Ok(answer)
+}
+
+fn late(deadline: Duration) -> Failure {
+    Failure::new(StoreErrorKind::Unavailable, format!("no answer in {deadline:?}"))
+}
