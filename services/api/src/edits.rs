@@ -199,8 +199,8 @@ mod tests {
     fn an_edit_is_read_whatever_its_value_is() {
         let body = r#"{"edits":[{"name":"a","type":"float","value":"3.0","scope":"all"},
             {"name":"b","value":1.50},{"name":"c","value":{"x": [1]}},{"name":"d","unset":true}],
-            "if_revision":57,"note":"why","#;
-        let edit = read(project(), &format!("{}}}", body.trim_end_matches(','))).unwrap();
+            "if_revision":57,"note":"why"}"#;
+        let edit = read(project(), body).unwrap();
         let read: Vec<_> = edit
             .edits
             .iter()
@@ -251,7 +251,8 @@ mod tests {
         check(r#"{"edits":[{"name":"a","value":1}],"if_revision":-1}"#, "bad_field if_revision");
         check(r#"{"edits":[{"name":"a","value":1}],"note":1}"#, "bad_field note");
         let note = "n".repeat(NOTE_BYTES_MAX + 1);
-        let body = |note| format!(r#"{{"edits":[{{"name":"a","value":1}}],"note":"{note}"}}"#);
+        let body =
+            |note: &str| format!(r#"{{"edits":[{{"name":"a","value":1}}],"note":"{note}"}}"#);
         check(&body(&note), "bad_field note");
         assert!(read(project(), &body(&note[1..])).is_ok());
     }

@@ -57,7 +57,7 @@ pub(crate) fn push_item(out: &mut String, json: &str, observer: &str) {
     let json = json.trim();
     let inner = json.strip_prefix('{').and_then(|json| json.strip_suffix('}'));
     match inner {
-        Some(inner) if !may_name_ours(json) => {
+        Some(inner) if !names_ours(json) => {
             out.push('{');
             out.push_str(inner);
             if !inner.trim().is_empty() {
@@ -71,10 +71,17 @@ pub(crate) fn push_item(out: &mut String, json: &str, observer: &str) {
     out.push('}');
 }
 
-/// Whether a name of the record could read `observer`; true for more records than do.
-fn may_name_ours(json: &str) -> bool {
-    json.contains("\"observer\"") || json.contains("\\u")
+/// Whether a field of the record reads `observer`, also in escapes; or the record is none.
+fn names_ours(json: &str) -> bool {
+    // Without these letters it cannot, and nothing needs to be parsed.
+    if !json.contains("\"observer\"") && !json.contains("\\u") {
+        return false;
+    }
+    object::fields(json).map_or(true, |fields| fields.iter().any(|(name, _)| name == OURS))
 }
+
+/// Our name in every record.
+const OURS: &str = "observer";
 
 /// Appends the record up to where our object goes, without what the game calls `observer`.
 fn push_without_ours(out: &mut String, json: &str) {
@@ -86,7 +93,7 @@ fn push_without_ours(out: &mut String, json: &str) {
         out.push(',');
         return;
     };
-    for (name, value) in fields.iter().filter(|(name, _)| name != "observer") {
+    for (name, value) in fields.iter().filter(|(name, _)| name != OURS) {
         push_json_text(out, name);
         out.push(':');
         out.push_str(value.get());

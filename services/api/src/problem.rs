@@ -197,7 +197,7 @@ impl IntoResponse for ApiError {
 mod tests {
     use super::*;
 
-    fn check(error: ApiError, status: u16, code: &str) {
+    fn check(error: &ApiError, status: u16, code: &str) {
         let (found, name) = error.status_and_code();
         assert_eq!((found.as_u16(), name), (status, code));
     }
@@ -205,18 +205,18 @@ mod tests {
     #[test]
     fn a_store_error_tells_the_client_whether_to_wait() {
         let error = |kind| ApiError::from(StoreError::new("search", kind, "boom"));
-        check(error(StoreErrorKind::Unavailable), 503, "store_down");
-        check(error(StoreErrorKind::Throttled), 503, "busy");
-        check(error(StoreErrorKind::Refused), 500, "internal");
+        check(&error(StoreErrorKind::Unavailable), 503, "store_down");
+        check(&error(StoreErrorKind::Throttled), 503, "busy");
+        check(&error(StoreErrorKind::Refused), 500, "internal");
     }
 
     #[test]
     fn a_question_without_answer_says_whether_it_may_have_been_carried_out() {
         let service = observer_bus::Service::Vars;
-        check(RequestError::Timeout(service).into(), 503, "timeout");
-        check(RequestError::Nobody(service).into(), 503, "busy");
-        check(RequestError::Unavailable.into(), 503, "busy");
-        check(RequestError::TooLarge { bytes: 1 }.into(), 413, "too_large");
+        check(&RequestError::Timeout(service).into(), 503, "timeout");
+        check(&RequestError::Nobody(service).into(), 503, "busy");
+        check(&RequestError::Unavailable.into(), 503, "busy");
+        check(&RequestError::TooLarge { bytes: 1 }.into(), 413, "too_large");
     }
 
     #[test]

@@ -322,3 +322,133 @@ fn push_gap(state: &mut State, more: Option<u64>, why: GapReason) {
     state.bytes += OVERHEAD_BYTES;
     state.news.push_back(News::Gap { count: more, reason: why, cursor: at });
 }
+
+#[cfg(test)]
+mod tests {
+    use observer_wire::record::Level;
+
+    use super::*;
+    use crate::feed::Record;
+
+    const ROOM: usize = 4096;
+
+    fn cursor(at: u32) -> Cursor {
+        Cursor(format!("e.{at}"))
+    }
+
+    fn batch(at: u32, bytes: usize) -> Arc<Batch> {
+        let record = Record {
+            json: "x".repeat(bytes),
+            observer: String::new(),
+            device: "d".into(),
+            level: Level::Info,
+            text: String::new(),
+        };
+        Arc::new(Batch { records: vec![record], cursor: cursor(at) })
+    }
+
+    fn queue() -> Queue {
+        let queue = Queue::new(Filter::default(), ROOM);
+        queue.join_at(&cursor(10));
+        queue
+    }
+
+    /// What a viewer would see: positions of records, and gaps.
+    fn taken(queue: &Queue) -> String {
+        let (news, cursor) = queue.take();
+        let mut seen: Vec<_> = news
+            .iter()
+            .map(|news| match news {
+                News::Logs(picked) => picked.batch.cursor.0.clone(),
+                News::Gap { count, cursor, .. } => {
+                    format!("gap {count:?} to {}", cursor.as_ref().unwrap())
+                }
+                News::Vars(_) => "vars".into(),
+                News::Devices(_) => "devices".into(),
+                News::Reset => "reset".into(),
+            })
+            .collect();
+        seen.push(format!("at {}", cursor.unwrap()));
+        seen.join(", ")
+    }
+
+    #[test]
+    fn records_that_do_not_fit_become_one_counted_gap() {
+        let queue = queue();
+        for at in 11..16 {
+            queue.push_shared(&batch(at, 1600));
+        }
+        assert_eq!(taken(&queue), "e.11, e.12, gap Some(3) to e.15, at e.15");
+        queue.push_shared(&batch(16, ROOM * 2));
+        assert_eq!(taken(&queue), "e.16, at e.16", "one record passes, however large");
+    }
+
+    #[test]
+    fn state_that_does_not_fit_is_fetched_anew() {
+        let queue = queue();
+        queue.push_shared(&batch(11, 10));
+        queue.push_vars(&Arc::default(), ROOM);
+        queue.push_devices(&Arc::default(), 10);
+        assert_eq!(taken(&queue), "reset, devices, at e.11");
+    }
+
+    #[test]
+    fn a_viewer_that_catches_up_sees_each_record_once() {
+        let queue = queue();
+        queue.push_shared(&batch(11, 10));
+        queue.hold_shared(&cursor(7));
+        queue.push_shared(&batch(12, 10));
+        for at in 8..11 {
+            assert_eq!(queue.push_own(&batch(at, 10)), at == 10, "caught up where it joined");
+        }
+        queue.push_shared(&batch(13, 10));
+        assert_eq!(taken(&queue), "e.8, e.9, e.10, e.11, e.12, e.13, at e.13");
+    }
+
+    #[test]
+    fn a_viewer_may_catch_up_in_the_middle_of_what_is_held() {
+        let queue = queue();
+        queue.hold_shared(&cursor(11));
+        for at in 11..14 {
+            queue.push_shared(&batch(at, 10));
+        }
+        assert!(queue.push_own(&batch(12, 10)));
+        assert_eq!(taken(&queue), "e.12, e.13, at e.13");
+    }
+
+    #[test]
+    fn what_could_not_be_held_comes_from_the_viewers_own_subscription() {
+        let queue = queue();
+        queue.hold_shared(&cursor(9));
+        for at in 11..16 {
+            queue.push_shared(&batch(at, 1600));
+        }
+        for at in 10..15 {
+            assert_eq!(queue.push_own(&batch(at, 10)), at == 14, "11, 12 and 13 were not held");
+        }
+        assert_eq!(taken(&queue), "e.10, e.11, e.12, e.13, e.14, e.15, at e.15");
+    }
+
+    #[test]
+    fn a_loss_of_the_shared_subscription_does_not_hurt_who_has_another() {
+        let queue = queue();
+        queue.hold_shared(&cursor(9));
+        queue.push_shared(&batch(11, 10));
+        queue.push_shared_loss(Some(2));
+        queue.push_shared(&batch(14, 10));
+        for at in 10..15 {
+            assert_eq!(queue.push_own(&batch(at, 10)), at == 14);
+        }
+        queue.push_shared_loss(Some(2));
+        assert_eq!(taken(&queue), "e.10, e.11, e.12, e.13, e.14, gap Some(2) to e.14, at e.14");
+    }
+
+    #[test]
+    fn a_filter_moves_the_cursor_without_news() {
+        let filter = Filter { level: Some(Level::Error), ..Filter::default() };
+        let queue = Queue::new(filter, ROOM);
+        queue.push_shared(&batch(11, 10));
+        assert_eq!(queue.quiet_cursor(), Some(cursor(11)));
+        assert_eq!(taken(&queue), "at e.11");
+    }
+}
