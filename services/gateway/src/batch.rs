@@ -27,7 +27,7 @@ pub(crate) const HEAD_BYTES_ABOUT: usize = 400;
 
 /// Time from a message's first line to its outcome, a second try included. Then the lines are
 /// answered `timeout`: a game gets an answer within 8 s, whatever the bus does.
-const SETTLE_WITHIN: Duration = Duration::from_millis(7_500);
+const SETTLE_WITHIN: Duration = Duration::from_secs(7);
 
 /// First buffer of a message: most, when it is quiet, fit.
 const FIRST_BYTES: usize = 2 * 1024;

@@ -37,7 +37,7 @@ mod slots;
 mod socket;
 mod worker;
 
-use std::pin::Pin;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,8 +45,8 @@ use observer_bus::Bus;
 use observer_chassis::{DrainTimeout, Readiness, Shutdown, keep_checking};
 use observer_wire::Limits;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_util::task::TaskTracker;
 use tracing::info;
 
 pub use config::GatewayConfig;
@@ -56,9 +56,6 @@ use worker::Workers;
 
 /// Time that lines which were cut off have to be answered, once the grace is over.
 const CUT_WITHIN: Duration = Duration::from_secs(1);
-
-/// Work that goes on until the gateway ends.
-type BoxFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What a gateway works with besides its listener.
 pub struct Ports {
@@ -87,21 +84,16 @@ pub async fn run(
 ) -> Result<(), DrainTimeout> {
     let Ports { bus, readiness } = ports;
     let shared = Arc::new(Shared::new(config, limits, bus));
-    let background = TaskTracker::new();
-    let until_end = |task: BoxFuture| shared.ended.clone().run_until_cancelled_owned(task);
-    let (to_edits, to_bus) = (readiness.check("edits"), readiness.check("bus"));
-    let bus = Arc::clone(&shared.bus);
-    let look_at_bus = keep_checking(to_bus, shutdown.clone(), move || {
-        let bus = Arc::clone(&bus);
-        async move { bus.check().await }
-    });
-    background.spawn(look_at_bus);
-    background.spawn(until_end(Box::pin(edits::follow(Arc::clone(&shared), to_edits))));
-    background.spawn(until_end(Box::pin(edits::reconcile_when_asked(Arc::clone(&shared)))));
-    background.spawn(until_end(Box::pin(presence::announce(Arc::clone(&shared)))));
-
+    let mut background = in_background(&shared, &readiness, &shutdown);
+    let stop = async {
+        tokio::select! {
+            () = shutdown.requested() => {}
+            // Without edits or signs of life a gateway is of no use: it ends, loudly.
+            Some(Err(ended)) = background.join_next() => resume_unwind(ended.into_panic()),
+        }
+    };
     let mut workers = Workers::start(&shared);
-    listener::accept::accept_until(shutdown.requested(), listener, &shared, &workers).await;
+    listener::accept::accept_until(stop, listener, &shared, &workers).await;
 
     info!(sockets = shared.numbers.sockets_open(), "draining");
     workers.drain();
@@ -112,7 +104,20 @@ pub async fn run(
         timeout(CUT_WITHIN, workers.ended()).await.ok();
     }
     shared.ended.cancel();
-    background.close();
-    background.wait().await;
+    background.shutdown().await;
     drained
+}
+
+/// Starts what goes on beside the sockets, until it is dropped.
+fn in_background(shared: &Arc<Shared>, readiness: &Readiness, shutdown: &Shutdown) -> JoinSet<()> {
+    let mut background = JoinSet::new();
+    background.spawn(edits::follow(Arc::clone(shared), readiness.check("edits")));
+    background.spawn(edits::reconcile_when_asked(Arc::clone(shared)));
+    background.spawn(presence::announce(Arc::clone(shared)));
+    let bus = Arc::clone(&shared.bus);
+    background.spawn(keep_checking(readiness.check("bus"), shutdown.clone(), move || {
+        let bus = Arc::clone(&bus);
+        async move { bus.check().await }
+    }));
+    background
 }

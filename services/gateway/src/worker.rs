@@ -13,6 +13,7 @@ use std::time::Duration;
 use observer_wire::event::LineKind;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -203,14 +204,23 @@ fn run(shared: Arc<Shared>, handed: mpsc::Receiver<Handed>) {
 
 async fn serve(shared: Arc<Shared>, mut handed: mpsc::Receiver<Handed>) {
     let worker = Rc::new(Worker::new(shared));
-    let loops = TaskTracker::new(); // They end with the runtime.
+    let mut loops = JoinSet::new(); // They end with the worker.
     let pushes = worker.shared.pushes();
     loops.spawn_local(flush_when_idle(Rc::clone(&worker)));
     loops.spawn_local(edits::push_all(Rc::clone(&worker), pushes));
     loops.spawn_local(presence::tell_again(Rc::clone(&worker)));
 
-    while let Some(handed) = handed.recv().await {
-        worker.sessions.spawn_local(session::serve(Rc::clone(&worker), handed));
+    loop {
+        tokio::select! {
+            handed = handed.recv() => match handed {
+                Some(handed) => {
+                    worker.sessions.spawn_local(session::serve(Rc::clone(&worker), handed));
+                }
+                None => break,
+            },
+            // Without them lines would wait for ever: the gateway ends, loudly.
+            Some(Err(ended)) = loops.join_next() => std::panic::resume_unwind(ended.into_panic()),
+        }
     }
 
     worker.drain();

@@ -40,8 +40,8 @@ const EXAMPLES: &str = "\
 Examples:
   observer serve --demo                      start everything, with three simulated games; it
                                              prints the address of the page and a line to try
-  observer tail demo-game-01                 in another terminal: the log of these games, live
-  observer set demo-game-01 gravity=3.5      change a variable, and see which game applied it
+  observer tail demo00000000                 in another terminal: the log of these games, live
+  observer set demo00000000 gravity=3.5      change a variable, and see which game applied it
 
 `observer COMMAND --help` says more about a command.";
 

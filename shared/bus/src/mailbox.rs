@@ -105,3 +105,48 @@ impl<T> Waiting<T> {
         lost
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(mailbox: &Mailbox<u32>) -> Vec<Result<u32, Option<u64>>> {
+        let mails = std::iter::from_fn(|| mailbox.try_next());
+        let found = mails.map(|mail| match mail {
+            Mail::Item(item) => Ok(item),
+            Mail::Lost(count) => Err(count),
+        });
+        found.collect()
+    }
+
+    #[test]
+    fn bytes_at_the_bound_are_kept_and_one_more_loses_all() {
+        let mailbox = Mailbox::default();
+        mailbox.put(1, BYTES_MAX - 1);
+        mailbox.put(2, 1);
+        assert_eq!(found(&mailbox), [Ok(1), Ok(2)]);
+
+        mailbox.put(1, BYTES_MAX);
+        mailbox.put(2, 1);
+        mailbox.put(3, 1);
+        assert_eq!(found(&mailbox), [Err(Some(2)), Ok(3)]);
+    }
+
+    #[test]
+    fn items_at_the_bound_are_kept_and_one_more_loses_all() {
+        let mailbox = Mailbox::default();
+        (0..4_096).for_each(|item| mailbox.put(item, 0));
+        assert_eq!(found(&mailbox).len(), ITEMS_MAX);
+        (0..4_097).for_each(|item| mailbox.put(item, 0));
+        assert_eq!(found(&mailbox), [Err(Some(4_097))]);
+    }
+
+    #[test]
+    fn loss_of_unknown_size_stays_unknown() {
+        let mailbox = Mailbox::default();
+        mailbox.put(1, 1);
+        mailbox.lose();
+        mailbox.put(2, 1);
+        assert_eq!(found(&mailbox), [Err(None), Ok(2)]);
+    }
+}

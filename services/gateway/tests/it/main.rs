@@ -5,6 +5,7 @@
 mod answers;
 mod drain;
 mod edits;
+mod embedded;
 mod fake_bus;
 mod game;
 mod lines;

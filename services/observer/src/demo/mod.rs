@@ -20,7 +20,7 @@ pub(crate) use player::RATE_MAX;
 
 /// Key that `observer serve --demo` registers and prints: the same in every folder, so that the
 /// lines of the documentation can be pasted as they are.
-pub(crate) const DEMO_KEY: &str = "demo-game-01";
+pub(crate) const DEMO_KEY: &str = "demo00000000";
 
 /// Most simulated games of one process: each holds a socket, and the server allows 200 an address.
 pub(crate) const DEVICES_MAX: usize = 200;

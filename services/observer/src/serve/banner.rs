@@ -55,8 +55,8 @@ mod tests {
 
     fn ready() -> Ready {
         Ready {
-            page: "http://127.0.0.1:8080/#key=demo-game-01".into(),
-            key: "demo-game-01".into(),
+            page: "http://127.0.0.1:8080/#key=demo00000000".into(),
+            key: "demo00000000".into(),
             game: "127.0.0.1:6667".into(),
             api: "http://127.0.0.1:8080".into(),
             admin: "http://127.0.0.1:9090".into(),
@@ -69,7 +69,7 @@ mod tests {
         let lines = lines(&ready(), Reach::AsSet);
         assert_eq!(
             lines[3],
-            "Try   printf 'v:demo-game-01\\nl:demo-game-01:{\"message\":\"hello from nc\"}\\n' | nc \
+            "Try   printf 'v:demo00000000\\nl:demo00000000:{\"message\":\"hello from nc\"}\\n' | nc \
              127.0.0.1 6667"
         );
         assert!(lines.iter().all(|line| !line.contains('\n')));

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use observer_wire::{ProjectId, subject};
 use tokio::sync::watch;
+use tokio::task::unconstrained;
 use tokio::time::{sleep, timeout};
 
 use super::broker::{Broker, CALL_TIMEOUT, Link};
@@ -34,6 +35,9 @@ const UNSETTLED_MAX: i64 = 2_000;
 /// Events fetched ahead at most, by count and by bytes.
 const FETCH_EVENTS_MAX: usize = 256;
 const FETCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Looks for messages that have arrived, when a stream of them is given up: more than can be there.
+const ARRIVED_MAX: usize = 4 * FETCH_EVENTS_MAX;
 
 /// Time after which the server forgets a fetch and is asked anew.
 const FETCH_EXPIRES: Duration = Duration::from_secs(30);
@@ -120,8 +124,13 @@ impl NatsConsumer {
     /// Gives up the stream of messages, but none that has arrived.
     fn stop(&mut self) {
         let Some(mut messages) = self.messages.take() else { return };
-        while let Some(Some(Ok(message))) = messages.next().now_or_never() {
-            self.here.push_back(message);
+        for _ in 0..ARRIVED_MAX {
+            // Unconstrained, or the runtime's fairness would end it in the middle.
+            match unconstrained(messages.next()).now_or_never() {
+                Some(Some(Ok(message))) => self.here.push_back(message),
+                Some(Some(Err(_))) => {} // Messages may stand behind it.
+                Some(None) | None => return,
+            }
         }
     }
 
@@ -191,7 +200,7 @@ impl NatsConsumer {
         let reason = "not from Observer: its subject ends with no project";
         let letter = Letter { subject, id, reason, original: message, payload: &message.payload };
         let buried = match letter.keep(&self.broker).await {
-            Ok(()) => message.double_ack().await.map_err(|error| unavailable("burying", error)),
+            Ok(()) => told_twice(message).await,
             Err(error) => Err(error),
         };
         if let Err(error) = buried {
@@ -244,6 +253,17 @@ fn give_back(broker: &Broker, message: Message, delay: Option<Duration>) {
             tracing::debug!("event not given back, it comes again by itself");
         }
     });
+}
+
+/// Acknowledges, and waits until the server has heard it: the event lies among the dead, and must
+/// not come again.
+async fn told_twice(message: &Message) -> Result<(), BusError> {
+    let operation = "settling a buried event";
+    match timeout(CALL_TIMEOUT, message.double_ack()).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(unavailable(operation, error)),
+        Err(elapsed) => Err(unavailable(operation, elapsed)),
+    }
 }
 
 struct NatsDelivery {
@@ -308,10 +328,11 @@ impl Delivery for NatsDelivery {
     async fn bury(mut self: Box<Self>, reason: &str) -> Result<(), BusError> {
         let payload = self.payload().clone();
         self.bury_part(payload, reason).await?;
-        let told = self.message().double_ack().await;
-        told.map_err(|error| unavailable("settling a buried event", error))?;
-        self.message = None;
-        Ok(())
+        let told = told_twice(self.message()).await;
+        if told.is_ok() {
+            self.message = None;
+        }
+        told
     }
 
     async fn in_progress(&self) -> Result<(), BusError> {

@@ -8,6 +8,7 @@
 //! | `{<key>:vs}:devices` | hash | device to its sign-in |
 //! | `{<key>:vs}:ids` | sorted set | devices, all of score 0: sorted by id, for pages |
 //! | `{<key>:vs}:online`, `:gone`, `:unnamed` | sorted sets | devices by time, to find the longest gone |
+//! | `{<key>:vs}:removed` | set | devices that are kept no more and whose values are yet to be deleted |
 //! | `{<key>:vs}:writers` | hash | name to the device whose value stands in `<key>:vs` |
 //! | `{<key>:vs}:reported:<device in hex>` | hash | name to stamp, mark and value |
 //! | `{<key>:vs}:withdrawn:<device in hex>` | hash | stamps of what is gone |
@@ -38,10 +39,6 @@ const DEVICES_A_TRIP: usize = 32;
 /// Devices that one call forgets: more only wait after a limit was lowered, and go with later calls.
 const VICTIMS_MAX: usize = 64;
 
-/// Attempts of a call that must name who may go before it may remove them. The second one works,
-/// unless as many calls as there are candidates came in between.
-const TRIM_ATTEMPTS_MAX: usize = 8;
-
 /// Withdrawn names that are remembered of a device, so that an older line that comes again brings
 /// none back. As many as a device may have values.
 const WITHDRAWN_MAX: usize = 1_000;
@@ -60,6 +57,7 @@ static REPORT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scr
 static SIGN_IN: LazyLock<Script> = LazyLock::new(|| {
     Script::new(concat!(include_str!("scripts/devices.lua"), include_str!("scripts/sign_in.lua")))
 });
+static SWEEP: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/sweep.lua")));
 static SIGN_OUT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(concat!(include_str!("scripts/devices.lua"), include_str!("scripts/sign_out.lua")))
 });
@@ -90,31 +88,28 @@ impl RedisVarStore {
         Ok(Self { connection: Connection::open(url).await? })
     }
 
-    /// Runs a script that may have to remove devices, until their keys are declared.
-    ///
-    /// `prepare` makes the call without candidates.
+    /// Runs a script that may remove devices, then deletes the values of those it removed.
     async fn trimming(
         &self,
         operation: &'static str,
         keys: &Keys,
-        prepare: impl Fn() -> ScriptInvocation<'static>,
+        call: &ScriptInvocation<'_>,
     ) -> Result<Vec<String>, StoreError> {
-        let mut candidates: Vec<String> = Vec::new();
-        for _ in 0..TRIM_ATTEMPTS_MAX {
-            let mut call = prepare();
-            for device in &candidates {
-                call.key(keys.reported(device)).key(keys.withdrawn(device)).arg(device);
-            }
-            let (outcome, ids): (String, Vec<String>) =
-                self.connection.script(operation, &call).await?;
-            match outcome.as_str() {
-                "kept" => return Ok(ids),
-                "missing" => candidates = ids,
-                _ => return Err(refused(operation, Unreadable::new("outcome", outcome))),
-            }
+        let (removed, values_left): (Vec<String>, Vec<String>) =
+            self.connection.script(operation, call).await?;
+        if values_left.is_empty() {
+            return Ok(removed);
         }
-        let busy = "others remove devices of this project at the same time";
-        Err(StoreError::new(operation, StoreErrorKind::Throttled, busy))
+        let mut sweep = SWEEP.key(keys.key("removed"));
+        for device in &values_left {
+            sweep.key(keys.reported(device)).key(keys.withdrawn(device)).arg(device);
+        }
+        if let Err(error) = self.connection.script::<()>("sweep values", &sweep).await {
+            // They are gone for everybody, and the next call that removes a device finds them.
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(error, "values of removed devices are not deleted yet");
+        }
+        Ok(removed)
     }
 
     async fn ids_behind(
@@ -214,7 +209,7 @@ impl VarStore for RedisVarStore {
         let values = last_of_each_name(&report.values);
         let mut call = REPORT.prepare_invoke();
         call.key(keys.reported(&report.device)).key(keys.withdrawn(&report.device));
-        for what in ["devices", "ids", "gone", "unnamed", "writers"] {
+        for what in ["devices", "ids", "gone", "unnamed", "removed", "writers"] {
             call.key(keys.key(what));
         }
         call.key(keys.last_values());
@@ -237,14 +232,11 @@ impl VarStore for RedisVarStore {
         devices_max: usize,
     ) -> Result<Vec<String>, StoreError> {
         let keys = Keys::of(project);
-        let prepare = || {
-            let mut call = keys.devices_call(&SIGN_IN);
-            call.arg(devices_max.max(1)).arg(&device.device).arg(entry::padded(device.epoch));
-            call.arg(i32::from(device.named)).arg(i32::from(device.online)).arg(device.since);
-            call.arg(entry::device_json(device));
-            call
-        };
-        self.trimming("sign in", &keys, prepare).await
+        let mut call = keys.devices_call(&SIGN_IN, &device.device);
+        call.arg(devices_max.max(1)).arg(&device.device).arg(entry::padded(device.epoch));
+        call.arg(i32::from(device.named)).arg(i32::from(device.online)).arg(device.since);
+        call.arg(entry::device_json(device));
+        self.trimming("sign in", &keys, &call).await
     }
 
     async fn sign_out(
@@ -255,12 +247,9 @@ impl VarStore for RedisVarStore {
         at: i64,
     ) -> Result<Vec<String>, StoreError> {
         let keys = Keys::of(project);
-        let prepare = || {
-            let mut call = keys.devices_call(&SIGN_OUT);
-            call.arg(device).arg(entry::padded(epoch)).arg(at);
-            call
-        };
-        self.trimming("sign out", &keys, prepare).await
+        let mut call = keys.devices_call(&SIGN_OUT, device);
+        call.arg(device).arg(entry::padded(epoch)).arg(at);
+        self.trimming("sign out", &keys, &call).await
     }
 
     async fn devices(
@@ -367,11 +356,12 @@ impl Keys {
     }
 
     /// A call of a script that begins with `devices.lua`, with what both have in common.
-    fn devices_call(&self, script: &'static Script) -> ScriptInvocation<'static> {
+    fn devices_call(&self, script: &'static Script, device: &str) -> ScriptInvocation<'static> {
         let mut call = script.prepare_invoke();
-        for what in ["devices", "ids", "online", "gone", "unnamed"] {
+        for what in ["devices", "ids", "online", "gone", "unnamed", "removed"] {
             call.key(self.key(what));
         }
+        call.key(self.reported(device)).key(self.withdrawn(device));
         call.arg(GONE_DEVICES_MAX).arg(VICTIMS_MAX);
         call
     }

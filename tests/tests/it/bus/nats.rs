@@ -393,13 +393,20 @@ async fn foreign_message_is_buried_and_disturbs_nobody() {
 #[tokio::test]
 async fn deliveries_fetched_ahead_are_given_back_when_the_consumer_ends() {
     within(async {
-        let (_server, bus) = start().await;
-        publish_logs(&bus, PROJECT(1), 0..20).await;
+        let (server, bus) = start().await;
+        publish_logs(&bus, PROJECT(1), 0..250).await;
         let mut first = bus.consume(Durable::LogIndexer).await.unwrap();
         take(&mut first).await.ack().await.unwrap();
+        let logs = jetstream(&server).await.get_stream("OBSERVER_LOGS").await.unwrap();
+        let fetched = async || {
+            let name = "observer-log-indexer";
+            let info: jetstream::consumer::PullConsumer = logs.get_consumer(name).await.unwrap();
+            (info.cached_info().num_pending == 0).then_some(())
+        };
+        eventually(SOON, "all are fetched", fetched).await;
         drop(first);
         let mut second = bus.consume(Durable::LogIndexer).await.unwrap();
-        for _ in 1..20 {
+        for _ in 1..250 {
             take(&mut second).await.ack().await.unwrap();
         }
     })

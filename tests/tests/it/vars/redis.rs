@@ -326,3 +326,34 @@ async fn withdrawal_leaves_the_last_value_of_another_device() {
     store.report(&Report { withdrawn, ..report(project, 2, &[]) }).await.unwrap();
     assert_eq!(store.last_values(project).await.unwrap()[0].value, "2");
 }
+
+#[tokio::test]
+async fn removed_device_leaves_nothing_behind() {
+    let server = RedisServer::start(RedisOptions::default()).await;
+    let (store, project) = (connect(&server).await, project());
+    fill(&store, project).await;
+    let keys = async || -> Vec<String> { ask(&server, &["KEYS", "*:vs}:[rw]*:*"]).await };
+    assert_eq!(keys().await.len(), 2, "{:?}", keys().await);
+    store.sign_in(project, &device("only", 7), 1).await.unwrap();
+    assert_eq!(keys().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn removed_device_whose_values_are_still_there_comes_back_without_them() {
+    let server = RedisServer::start(RedisOptions::default()).await;
+    let (store, project) = (connect(&server).await, project());
+    let removed = format!("{{{project}:vs}}:removed");
+    let old = report(project, 5, &[("old", "1")]);
+    let new = report(project, 1, &[("new", "1")]);
+
+    store.report(&old).await.unwrap();
+    // As a process leaves it that ended between removal and deletion.
+    ask::<()>(&server, &["SADD", &removed, "device"]).await;
+    sign_in(&store, project, &device("device", 8)).await;
+    assert_eq!(values(&store, project).await, []);
+
+    store.report(&old).await.unwrap();
+    ask::<()>(&server, &["SADD", &removed, "device"]).await;
+    store.report(&new).await.unwrap();
+    assert_eq!(values(&store, project).await, [("new".to_owned(), "1".to_owned())]);
+}

@@ -1,5 +1,6 @@
 -- What sign_in.lua and sign_out.lua share; it stands before them.
--- KEYS: devices, ids, online, gone, unnamed, then reported and withdrawn of each candidate.
+-- KEYS: devices, ids, online, gone, unnamed, removed, then reported and withdrawn of the device.
+-- Answers {{ids of devices that are kept no more}, {ids of which sweep.lua is to delete values}}.
 --
 -- devices: id -> '<epoch> <named> <online> <since> <json>'; the JSON is empty while only the end of
 --          its socket is known.
@@ -7,12 +8,11 @@
 -- online, gone: the same ids by `since`.
 -- unnamed: by `since`, what is kept for a while only: gone devices without a name of their own, and
 --          those of which no sign-in is known.
---
--- A candidate is a device that may have to go: the keys of its values must be declared, so a call
--- that finds others changes nothing, answers {'missing', {ids}}, and is sent again with these. They
--- are more than have to go, because another call may remove the first of them meanwhile.
+-- removed: devices that are kept no more, but whose values are still to be deleted: keys must be
+--          declared, and who goes is known only here. Nobody sees such values; whoever comes back
+--          deletes them first.
 local devices, ids, online, gone, unnamed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local CANDIDATE_KEYS = 6
+local removed, reported, withdrawn = KEYS[6], KEYS[7], KEYS[8]
 
 local function read(id)
   local text = redis.call('HGET', devices, id)
@@ -28,10 +28,9 @@ local function waits(entry)
   return entry.online == '0' and entry.named == '0'
 end
 
--- Those who go once `entry` is stored, at most limits.victims, the longest gone first; and the
--- candidates, who would be next.
+-- Those who go once `entry` is stored, at most limits.victims, the longest gone first.
 local function victims_of(id, entry, limits)
-  local victims, chosen, candidates = {}, {}, {}
+  local victims, chosen = {}, {}
   local function choose(victim)
     chosen[victim] = true
     victims[#victims + 1] = victim
@@ -52,12 +51,8 @@ local function victims_of(id, entry, limits)
     end
     return left[2] < right[2]
   end)
-  local too_many = #waiting - limits.unnamed
-  for i = 1, math.min(too_many > 0 and #waiting or 0, limits.victims) do
-    candidates[i] = waiting[i][2]
-    if i <= too_many then
-      choose(waiting[i][2])
-    end
+  for i = 1, math.min(#waiting - limits.unnamed, limits.victims) do
+    choose(waiting[i][2])
   end
 
   local count = redis.call('ZCARD', ids)
@@ -70,39 +65,37 @@ local function victims_of(id, entry, limits)
     end
   end
   local function choose_from(set)
-    if count <= limits.devices then
+    local excess = math.min(count - limits.devices, limits.victims)
+    if excess <= 0 then
       return
     end
     -- The device itself and those chosen already may stand among them.
-    for _, victim in ipairs(redis.call('ZRANGE', set, 0, limits.victims + #victims)) do
+    for _, victim in ipairs(redis.call('ZRANGE', set, 0, excess + #victims)) do
+      if count <= limits.devices or #victims >= limits.victims then
+        return
+      end
       if victim ~= id and not chosen[victim] then
-        candidates[#candidates + 1] = victim
-        if count > limits.devices and #victims < limits.victims then
-          choose(victim)
-          count = count - 1
-        end
+        choose(victim)
+        count = count - 1
       end
     end
   end
   choose_from(gone)
   choose_from(online)
-  return victims, candidates
+  return victims
 end
 
--- Stores `entry` and removes who has to go. Candidates stand in ARGV from `first`.
--- Answers {'kept', {ids of removed devices}} or {'missing', {ids}}.
-local function store(id, entry, limits, first)
-  local keys = {}
-  for i = first, #ARGV do
-    keys[ARGV[i]] = CANDIDATE_KEYS + (i - first) * 2
-  end
-  local victims, candidates = victims_of(id, entry, limits)
-  for _, victim in ipairs(victims) do
-    if not keys[victim] then
-      return { 'missing', candidates }
-    end
-  end
+local function to_sweep(limits)
+  return redis.call('SRANDMEMBER', removed, limits.victims)
+end
 
+-- Stores `entry` and removes who has to go.
+local function store(id, entry, limits)
+  local victims = victims_of(id, entry, limits)
+
+  if entry.json ~= '' and redis.call('SREM', removed, id) == 1 then
+    redis.call('DEL', reported, withdrawn)
+  end
   local front = entry.epoch .. ' ' .. entry.named .. ' ' .. entry.online .. ' ' .. entry.since
   redis.call('HSET', devices, id, front .. ' ' .. entry.json)
   if entry.json ~= '' then
@@ -120,17 +113,17 @@ local function store(id, entry, limits, first)
     redis.call('ZREM', unnamed, id)
   end
 
-  local removed = {}
+  local kept_no_more = {}
   for _, victim in ipairs(victims) do
     if redis.call('ZREM', ids, victim) == 1 then
-      removed[#removed + 1] = victim
+      kept_no_more[#kept_no_more + 1] = victim
     end
     redis.call('HDEL', devices, victim)
     for _, set in ipairs({ online, gone, unnamed }) do
       redis.call('ZREM', set, victim)
     end
-    redis.call('DEL', KEYS[keys[victim]], KEYS[keys[victim] + 1])
+    redis.call('SADD', removed, victim)
   end
-  return { 'kept', removed }
+  return { kept_no_more, to_sweep(limits) }
 end
 

@@ -1,5 +1,6 @@
 -- Stores what a device says in one line. Reads and decides first, writes last.
--- KEYS: reported, withdrawn (both of the device), devices, ids, gone, unnamed, writers, <key>:vs.
+-- KEYS: reported, withdrawn (both of the device), devices, ids, gone, unnamed, removed, writers,
+-- <key>:vs.
 -- ARGV: device, stamp (40 digits), at, '1' if the line resets, values at most, withdrawn names
 -- remembered at most, names in <key>:vs at most, the device if nobody knows it, number of values,
 -- for each value its name, type, text, mark and JSON; then withdrawn names. No name stands twice
@@ -11,7 +12,7 @@
 --            line that is delivered again would bring back what is gone.
 -- writers:   name -> the device whose value stands in <key>:vs.
 local reported, withdrawn, devices, ids = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local gone, unnamed, writers, last = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+local gone, unnamed, removed, writers, last = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local device, stamp, at, reset = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1'
 local vars_max, withdrawn_max, last_max = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local unknown, values = ARGV[8], tonumber(ARGV[9])
@@ -43,6 +44,11 @@ for _, set in ipairs({ ids, gone, unnamed }) do
 end
 local last_count = redis.call('HLEN', last)
 redis.call('HLEN', writers)
+if redis.call('SISMEMBER', removed, device) == 1 then
+  -- The device was removed, its old values are only not deleted yet. Nobody sees them.
+  redis.call('DEL', reported, withdrawn)
+  redis.call('SREM', removed, device)
+end
 local count = redis.call('HLEN', reported)
 local floor = redis.call('HGET', withdrawn, 'r')
 if floor and stamp < floor then

@@ -1,6 +1,6 @@
 -- A device signed in. devices.lua stands before it.
 -- ARGV: unnamed devices at most, victims at most, devices at most, device, epoch (20 digits), named,
--- online, since, JSON, then candidates.
+-- online, since, JSON.
 local limits =
   { unnamed = tonumber(ARGV[1]), victims = tonumber(ARGV[2]), devices = tonumber(ARGV[3]) }
 local id = ARGV[4]
@@ -9,10 +9,10 @@ local entry =
 
 local stored = read(id)
 if stored and stored.epoch > entry.epoch then
-  return { 'kept', {} }
+  return { {}, to_sweep(limits) }
 end
 if stored and stored.epoch == entry.epoch and stored.online == '0' then
   -- The same sign-in, delivered again or late: its socket has ended already.
   entry.online, entry.since = '0', stored.since
 end
-return store(id, entry, limits, 10)
+return store(id, entry, limits)
