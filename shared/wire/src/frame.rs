@@ -152,7 +152,7 @@ mod tests {
 
     const KEY: &str = "0123456789ab";
 
-    fn body<'a>(line: &'a str) -> Result<Body<'a>, Code> {
+    fn body(line: &str) -> Result<Body<'_>, Code> {
         match Frame::parse(line.as_bytes()) {
             Ok(Frame::Logs(body)) => Ok(body),
             Ok(other) => panic!("not a log line: {other:?}"),

@@ -306,8 +306,7 @@ mod tests {
         let mut search = String::new();
         let json = r#"{"message":"Player.Spawn \"x\"","level":"WARNING","tag":"net",
             "timestamp":1700000000.5,"hp":10,"where":{"scene":["Cave",true]},"seq":7}"#;
-        let json = json.replace("\\\"", "\\\"");
-        let found = read(&json, &mut search);
+        let found = read(json, &mut search);
         assert_eq!(found.message.as_deref(), Some("Player.Spawn \"x\""));
         assert_eq!((found.level, found.tag.as_deref()), (Level::Warn, Some("net")));
         assert_eq!(found.time, Some(1_700_000_000_500));

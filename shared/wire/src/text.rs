@@ -180,7 +180,7 @@ mod tests {
             let once = words(&text);
             prop_assert_eq!(words(&once.join(" ")).len() >= once.len(), true);
             for word in &once {
-                prop_assert!(!word.contains(|c: char| c == ' ' || c == '"' || c == '*'));
+                prop_assert!(!word.contains([' ', '"', '*']));
             }
         }
 

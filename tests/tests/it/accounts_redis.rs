@@ -1,7 +1,5 @@
 //! What Redis promises of accounts: the original's layout, and a server that is set to lose none.
 
-#![cfg(test)] // Or the lints take it for no test.
-
 use observer_store::accounts::{Created, NewAccount};
 use observer_store::redis::RedisAccountStore;
 use observer_store::{AccountStore, StoreError, StoreErrorKind};

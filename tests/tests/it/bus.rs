@@ -3,7 +3,6 @@
 //! The tests are written once, in [`suite`] and [`hearing`], over an [`rig::Adapter`]; each runs with two handles to
 //! one bus, as two processes would have. What only one adapter promises stands in its own module.
 
-#![cfg(test)] // Or the lints take it for no test.
 #![expect(clippy::disallowed_methods, reason = "tests abort or join what they spawn")]
 #![allow(clippy::large_futures, reason = "a test is made once")]
 

@@ -3,8 +3,6 @@
 //! The tests are written once, in [`suite`], over a [`Rig`]; each has a project of its own, so that
 //! they share a server. What only one adapter promises stands in its own module.
 
-#![cfg(test)] // Or the lints take it for no test.
-
 mod redis;
 mod suite;
 

@@ -100,7 +100,7 @@ async fn what_was_answered_survives_a_kill_and_is_stored_once() {
         senders.spawn(async move { sender.send(address, &key, enough).await });
     }
     for _ in 0..SOCKETS {
-        tokio::time::timeout(Duration::from_secs(60), seen.recv()).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_mins(1), seen.recv()).await.unwrap().unwrap();
     }
     embedded.process.kill();
     let senders: Vec<Sender> = senders.join_all().await;

@@ -42,7 +42,10 @@ pub(super) fn store(db: &Connection, report: &Report) -> Result<Reported, Failur
             live += 1;
         }
         row.set(value, report.stamp, before.as_ref().and_then(|before| before.applied))?;
-        row.set_last(value)?;
+        // Another device may have said something since this line was first delivered.
+        if before.as_ref().is_none_or(|before| before.gone || before.stamp < report.stamp) {
+            row.set_last(value)?;
+        }
         reported.taken.push(value.name.clone());
     }
     for name in &report.withdrawn {
