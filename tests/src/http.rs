@@ -132,3 +132,32 @@ impl Api {
         self.send(self.request(Method::PATCH, &path).json(body)).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn answer_has_status_type_and_json() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let api = Api::new(listener.local_addr().unwrap());
+        let server = async {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut request = vec![0; 4096];
+            let length = socket.read(&mut request).await.unwrap();
+            let answer = "HTTP/1.1 422 x\r\ncontent-type: application/problem+json\r\n\
+                 content-length: 12\r\n\r\n{\"code\":\"a\"}";
+            socket.write_all(answer.as_bytes()).await.unwrap();
+            String::from_utf8(request[..length].to_vec()).unwrap()
+        };
+        let (answer, request) = tokio::join!(api.vars("0123456789ab"), server);
+        let answer = answer.unwrap();
+        assert_eq!((answer.status, answer.json), (422, json!({ "code": "a" })));
+        assert_eq!(answer.content_type, "application/problem+json");
+        assert!(request.starts_with("GET /api/v1/projects/0123456789ab/vars "), "{request}");
+    }
+}

@@ -121,6 +121,7 @@ impl Cluster {
     ///
     /// When a part does not come up.
     pub async fn start(options: ClusterOptions) -> Self {
+        let monitoring = options.nats.monitoring;
         let always = RedisOptions { fsync: Fsync::Always, ..RedisOptions::default() };
         let (nats, vars, accounts, elasticsearch) = tokio::join!(
             NatsServer::start(options.nats),
@@ -140,6 +141,9 @@ impl Cluster {
             ("OBSERVER_STORE__ACCOUNTS__TYPE", "redis"),
             ("OBSERVER_STORE__ACCOUNTS__URL", &accounts.url()),
         ]));
+        if monitoring {
+            all.extend(settings(&[("OBSERVER_BUS__MONITOR_URL", nats.monitor_url())]));
+        }
         all.extend(options.settings);
         let start = |program, count| -> Vec<Process> {
             (0..count).map(|_| Process::start(program, &[], all.clone())).collect()

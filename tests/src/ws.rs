@@ -104,3 +104,36 @@ impl WebSocket {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tokio::net::TcpListener;
+    use tokio_tungstenite::accept_async;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    #[tokio::test]
+    async fn frames_come_by_type_and_the_close_is_seen() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("ws://{}/ws", listener.local_addr().unwrap());
+        let server = async {
+            let (socket, _) = listener.accept().await.unwrap();
+            let mut socket = accept_async(socket).await.unwrap();
+            for frame in [r#"{"type":"hello"}"#, r#"{"type":"logs","items":[1]}"#] {
+                socket.send(Message::text(frame)).await.unwrap();
+            }
+            assert_eq!(socket.next().await.unwrap().unwrap(), Message::text(r#"{"event":"init"}"#));
+            socket.close(None).await.unwrap();
+        };
+        let client = async {
+            let mut socket = WebSocket::open(&url).await.unwrap();
+            assert_eq!(socket.next_of_type("logs", SOON).await["items"], json!([1]));
+            socket.send(&json!({ "event": "init" })).await.unwrap();
+            socket.closed(SOON).await;
+        };
+        tokio::join!(server, client);
+    }
+}

@@ -1,1 +1,60 @@
-//! .
+//! Third hop of a log line: deliveries from the bus become records in the log store.
+//!
+//! ```text
+//! gateway ──> bus (logs) ──> log-indexer ──> log store
+//! ```
+//!
+//! [`batch`] reads deliveries into records, [`settle`] stores them and settles each delivery by what
+//! became of its records. The indexer looks at no socket and answers nobody: a game's `OK` is the
+//! bus's business.
+
+mod batch;
+mod config;
+mod settle;
+
+pub use config::LogIndexerConfig;
+
+use std::sync::Arc;
+
+use observer_bus::{Bus, Durable};
+use observer_chassis::{BoxError, Readiness, Shutdown, Tasks, keep_checking, reason};
+use observer_store::LogStore;
+
+/// Stores log records until shutdown is requested, then finishes what it has in hand.
+///
+/// # Errors
+///
+/// When a worker failed, or batches were cut off at the deadline: the bus delivers them again.
+pub async fn run(
+    config: LogIndexerConfig,
+    bus: Arc<dyn Bus>,
+    store: Arc<dyn LogStore>,
+    readiness: Readiness,
+    shutdown: Shutdown,
+) -> Result<(), BoxError> {
+    let tasks = Tasks::new(shutdown.clone());
+    for _ in 0..config.workers.get() {
+        let consumer = bus.consume(Durable::LogIndexer).await?;
+        let (store, shutdown) = (Arc::clone(&store), shutdown.clone());
+        tasks.spawn("log-indexer", async move {
+            settle::store_until_shutdown(consumer, store, shutdown).await;
+            Ok::<(), BoxError>(())
+        });
+    }
+    let check = readiness.check("log_store");
+    tasks.spawn("log-store-check", {
+        let shutdown = shutdown.clone();
+        async move {
+            let look = || async { store.check().await.map_err(|error| reason(&error)) };
+            keep_checking(check, shutdown, look).await;
+            Ok::<(), BoxError>(())
+        }
+    });
+    let check = readiness.check("bus");
+    tasks.spawn("bus-check", async move {
+        keep_checking(check, shutdown, || bus.check()).await;
+        Ok::<(), BoxError>(())
+    });
+    tasks.finish().await?;
+    Ok(())
+}

@@ -1,1 +1,88 @@
-//! .
+//! Third hop of a variable: what devices report is stored, what operators want is committed.
+//!
+//! ```text
+//! gateway ──> bus (vars)  ──> report ──> var store ──> live news ──> viewers
+//! api     ──> bus (asked) ──> commit ──> bus (edits) ──> var store, gateways
+//! ```
+//!
+//! - [`report`] takes what devices say and stores it, each value once, newest last.
+//! - [`commit`] checks an edit and publishes it to the edit log: that is its commit. [`applier`]
+//!   applies committed edits to the store, also those of a process that died in between.
+//! - [`receipts`] decides what became of a wanted value on a device; [`view`] shows it.
+//! - [`presence`] knows which gateways are alive, and so which devices are online.
+//! - [`answer`] takes the requests of api and gateways.
+//!
+//! var-store holds no socket and keeps no state of its own: any number may run, any may die.
+
+mod answer;
+mod applier;
+mod commit;
+mod config;
+mod presence;
+mod receipts;
+mod report;
+mod view;
+
+pub use config::VarStoreConfig;
+
+use std::sync::Arc;
+
+use observer_bus::{Bus, Durable, Service, Topic};
+use observer_chassis::{BoxError, Readiness, Shutdown, Tasks, keep_checking, reason};
+use observer_store::VarStore;
+use observer_wire::Limits;
+
+use presence::Presence;
+
+/// What all parts of var-store share.
+pub(crate) struct Context {
+    pub(crate) limits: Limits,
+    pub(crate) bus: Arc<dyn Bus>,
+    pub(crate) store: Arc<dyn VarStore>,
+    pub(crate) presence: Presence,
+}
+
+/// Stores values and commits edits until shutdown is requested, then finishes what is in hand.
+///
+/// # Errors
+///
+/// When a part failed, or work was cut off at the deadline: the bus delivers it again.
+pub async fn run(
+    config: VarStoreConfig,
+    limits: Limits,
+    (bus, store): (Arc<dyn Bus>, Arc<dyn VarStore>),
+    readiness: Readiness,
+    shutdown: Shutdown,
+) -> Result<(), BoxError> {
+    let context = Arc::new(Context { limits, bus, store, presence: Presence::default() });
+    let tasks = Tasks::new(shutdown.clone());
+    let gateways = context.bus.listen(Topic::Gateways).await?;
+    let reports = context.bus.consume(Durable::VarStore).await?;
+    let edits = context.bus.consume(Durable::EditApplier).await?;
+    let requests = context.bus.serve(Service::Vars).await?;
+
+    tasks.spawn("presence", presence::keep(Arc::clone(&context), gateways, shutdown.clone()));
+    tasks.spawn("report", report::take(Arc::clone(&context), reports, shutdown.clone()));
+    tasks.spawn("applier", applier::apply(Arc::clone(&context), edits, shutdown.clone()));
+    let requests_max = config.requests_max.get();
+    tasks.spawn(
+        "answer",
+        answer::serve(Arc::clone(&context), requests, requests_max, shutdown.clone()),
+    );
+    tasks.spawn("checks", watch(context, readiness, shutdown));
+    tasks.finish().await?;
+    Ok(())
+}
+
+/// Tells `/readyz` whether store and bus can be used.
+async fn watch(
+    context: Arc<Context>,
+    readiness: Readiness,
+    shutdown: Shutdown,
+) -> Result<(), BoxError> {
+    let look = || async { context.store.check().await.map_err(|error| reason(&error)) };
+    let store = keep_checking(readiness.check("var_store"), shutdown.clone(), look);
+    let bus = keep_checking(readiness.check("bus"), shutdown, || context.bus.check());
+    tokio::join!(store, bus);
+    Ok(())
+}

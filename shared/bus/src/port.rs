@@ -133,7 +133,7 @@ pub struct Outgoing {
     pub project: ProjectId,
     /// Recognises the event when it is published again. Made by us, never by a game.
     pub id: String,
-    /// Publish only if this is the sequence of the project's last event in the stream, 0 for none.
+    /// Edits only: publish only if this is the sequence of the project's last edit, 0 for none.
     /// In process the first expectation since the start is believed: the store knows better.
     pub expected: Option<u64>,
     /// The event.

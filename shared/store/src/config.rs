@@ -4,13 +4,15 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 
+use crate::elastic::{ElasticConfig, ElasticLogStore};
+use crate::redis::{RedisAccountStore, RedisVarStore};
 use crate::sqlite::{SqliteAccountStore, SqliteLogStore, SqliteVarStore};
 use crate::{AccountStore, LogStore, StoreError, StoreErrorKind, VarStore};
 
 /// Settings of the stores: section `[store]`, or `OBSERVER_STORE__*` in the environment.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StoreConfig {
     /// Folder of the embedded stores. Made when it is missing.
@@ -70,7 +72,7 @@ impl StoreConfig {
 const RETENTION_BYTES_FLOOR: u64 = 1024 * 1024;
 
 /// Where logs are kept.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogsConfig {
     /// `sqlite` or `elasticsearch`.
@@ -78,10 +80,28 @@ pub struct LogsConfig {
     pub kind: LogsType,
     /// Address of Elasticsearch; may hold a user and a password.
     pub url: Option<StoreUrl>,
+    /// Elasticsearch: most projects that get an alias `logs-<key>`. Each alias of each day is part of
+    /// the cluster state, which every node holds; projects beyond are stored and searched all the
+    /// same.
+    pub aliases_max: usize,
+    /// Elasticsearch: copies of each index beside the first. 0 for a single node.
+    pub replicas: u8,
+}
+
+impl Default for LogsConfig {
+    fn default() -> Self {
+        let elastic = ElasticConfig::default();
+        Self {
+            kind: LogsType::default(),
+            url: None,
+            aliases_max: elastic.aliases_max,
+            replicas: elastic.replicas,
+        }
+    }
 }
 
 /// What keeps logs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogsType {
     /// A file of this process.
@@ -92,7 +112,7 @@ pub enum LogsType {
 }
 
 /// Where variables and devices are kept.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct VarsConfig {
     /// `sqlite` or `redis`.
@@ -103,7 +123,7 @@ pub struct VarsConfig {
 }
 
 /// What keeps variables and devices.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum VarsType {
     /// A file of this process.
@@ -114,7 +134,7 @@ pub enum VarsType {
 }
 
 /// Where accounts and keys are kept.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AccountsConfig {
     /// `sqlite` or `redis`.
@@ -125,7 +145,7 @@ pub struct AccountsConfig {
 }
 
 /// What keeps accounts and keys.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AccountsType {
     /// A file of this process.
@@ -154,6 +174,13 @@ impl From<String> for StoreUrl {
     }
 }
 
+impl Serialize for StoreUrl {
+    /// As `Debug` shows it: settings that are printed hide what is secret.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{self:?}"))
+    }
+}
+
 impl fmt::Debug for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (scheme, rest) = self.0.split_once("://").unwrap_or(("", &self.0));
@@ -173,7 +200,12 @@ impl fmt::Debug for StoreUrl {
 pub async fn connect_logs(config: &StoreConfig) -> Result<Arc<dyn LogStore>, StoreError> {
     match config.logs.kind {
         LogsType::Sqlite => Ok(Arc::new(SqliteLogStore::open(config).await?)),
-        LogsType::Elasticsearch => Err(not_built("connect logs")),
+        LogsType::Elasticsearch => {
+            let url = address("connect logs", config.logs.url.as_ref())?.to_owned();
+            let (aliases_max, replicas) = (config.logs.aliases_max, config.logs.replicas);
+            let elastic = ElasticConfig { url, aliases_max, replicas, ..ElasticConfig::default() };
+            Ok(Arc::new(ElasticLogStore::connect(&elastic).await?))
+        }
     }
 }
 
@@ -185,7 +217,10 @@ pub async fn connect_logs(config: &StoreConfig) -> Result<Arc<dyn LogStore>, Sto
 pub async fn connect_vars(config: &StoreConfig) -> Result<Arc<dyn VarStore>, StoreError> {
     match config.vars.kind {
         VarsType::Sqlite => Ok(Arc::new(SqliteVarStore::open(config).await?)),
-        VarsType::Redis => Err(not_built("connect vars")),
+        VarsType::Redis => {
+            let url = address("connect vars", config.vars.url.as_ref())?;
+            Ok(Arc::new(RedisVarStore::connect(url).await?))
+        }
     }
 }
 
@@ -197,12 +232,16 @@ pub async fn connect_vars(config: &StoreConfig) -> Result<Arc<dyn VarStore>, Sto
 pub async fn connect_accounts(config: &StoreConfig) -> Result<Arc<dyn AccountStore>, StoreError> {
     match config.accounts.kind {
         AccountsType::Sqlite => Ok(Arc::new(SqliteAccountStore::open(config).await?)),
-        AccountsType::Redis => Err(not_built("connect accounts")),
+        AccountsType::Redis => {
+            let url = address("connect accounts", config.accounts.url.as_ref())?;
+            Ok(Arc::new(RedisAccountStore::connect(url).await?))
+        }
     }
 }
 
-fn not_built(operation: &'static str) -> StoreError {
-    StoreError::new(operation, StoreErrorKind::Refused, "not built yet")
+fn address<'a>(operation: &'static str, url: Option<&'a StoreUrl>) -> Result<&'a str, StoreError> {
+    let missing = || StoreError::new(operation, StoreErrorKind::Refused, "the address is missing");
+    url.map(StoreUrl::as_str).ok_or_else(missing)
 }
 
 #[cfg(test)]

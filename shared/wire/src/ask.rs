@@ -53,7 +53,7 @@ pub struct EditAsk {
     pub actor: String,
     /// Why, in the operator's words.
     pub note: Option<String>,
-    /// The edit is only good on top of this revision, as far as the same names are concerned.
+    /// The edit is only good on top of exactly this revision.
     pub if_revision: Option<u64>,
     /// What shall change.
     pub edits: Vec<EditInput>,
@@ -93,11 +93,11 @@ pub enum VarsAnswer {
         /// The revision that it made.
         revision: u64,
     },
-    /// Somebody else changed the same names since `if_revision`. Nothing was changed.
+    /// The revision is not `if_revision` any more. Nothing was changed.
     Conflict {
         /// The revision in force.
         revision: u64,
-        /// What the others set.
+        /// Values set since then.
         changed: Vec<Wanted>,
     },
     /// The edit cannot be accepted, whenever it is sent. Nothing was changed.

@@ -88,6 +88,7 @@ pub struct LineHead<'a> {
     pub len: u32,
 }
 
+#[expect(clippy::ptr_arg, reason = "serde passes the field as it is")]
 fn is_empty(list: &Cow<'_, [u32]>) -> bool {
     list.is_empty()
 }

@@ -3,10 +3,13 @@
 
 use futures_util::future::join_all;
 use observer_store::accounts::{AccountStore, Created, NewAccount};
+use observer_store::redis::RedisAccountStore;
 use observer_store::{StoreConfig, connect_accounts};
+use observer_tests::servers::{Fsync, RedisOptions, RedisServer};
 use observer_wire::ApiKey;
 use std::sync::Arc;
 use tempfile::TempDir;
+use tokio::sync::OnceCell;
 
 /// A store with what it needs to live.
 struct Opened {
@@ -19,6 +22,15 @@ async fn open_sqlite() -> Opened {
     let folder = tempfile::tempdir().unwrap();
     let config = StoreConfig { data_dir: folder.path().into(), ..StoreConfig::default() };
     Opened { store: connect_accounts(&config).await.unwrap(), _folder: Some(folder) }
+}
+
+/// On one server for all tests: keys and addresses are random.
+async fn open_redis() -> Opened {
+    static SERVER: OnceCell<RedisServer> = OnceCell::const_new();
+    let options = || RedisOptions { fsync: Fsync::Always, ..RedisOptions::default() };
+    let server = SERVER.get_or_init(|| RedisServer::start(options())).await;
+    let store = RedisAccountStore::connect(&server.url()).await.unwrap();
+    Opened { store: Arc::new(store), _folder: None }
 }
 
 /// Runs each test of the suite against the store that `$open` makes.
@@ -49,7 +61,7 @@ macro_rules! suite {
 }
 
 suite!(sqlite, open_sqlite);
-// Here goes `suite!(redis, open_redis);`: a store on the shared server; keys and addresses are random.
+suite!(redis, open_redis);
 
 fn random_key() -> ApiKey {
     let mut random = [0; 6];

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::join_all;
+use observer_store::config::{LogsConfig, LogsType};
 use observer_store::logs::{LogHit, LogPage, LogQuery, LogStore, NewRecord, Position, Stored};
 use observer_store::{StoreConfig, connect_logs};
 use observer_tests::eventually;
+use observer_tests::servers::Elasticsearch;
 use observer_wire::record::{self, Level};
 use observer_wire::records::Records;
 use observer_wire::text::parse_query;
@@ -29,6 +31,14 @@ async fn open_sqlite() -> Opened {
     let folder = tempfile::tempdir().unwrap();
     let config = StoreConfig { data_dir: folder.path().into(), ..StoreConfig::default() };
     Opened { store: connect_logs(&config).await.unwrap(), _folder: Some(folder) }
+}
+
+async fn open_elastic() -> Opened {
+    let url = Elasticsearch::shared().await.url();
+    let kind = LogsType::Elasticsearch;
+    let logs = LogsConfig { kind, url: Some(url.into()), replicas: 0, ..LogsConfig::default() };
+    let config = StoreConfig { logs, ..StoreConfig::default() };
+    Opened { store: connect_logs(&config).await.unwrap(), _folder: None }
 }
 
 /// Runs each test of the suite against the store that `$open` makes.
@@ -77,7 +87,7 @@ macro_rules! suite {
 }
 
 suite!(sqlite, open_sqlite);
-// Here goes `suite!(elastic, open_elastic);`: a store on the shared server.
+suite!(elastic, open_elastic);
 
 /// A project that no other test has.
 fn random_project() -> ProjectId {

@@ -2,6 +2,11 @@
 //! start, and link once.
 
 mod accounts;
+mod accounts_redis;
 mod bus;
+mod dependencies;
 mod logs;
+#[cfg(test)]
+mod logs_elastic;
 mod vars;
+mod whole;

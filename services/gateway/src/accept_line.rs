@@ -1,0 +1,171 @@
+//! A line is read, checked and appended to its project's batch, or refused. No I/O: what was read
+//! stands in the session's chunk, and what is answered goes to the socket's outbox.
+
+use std::borrow::Cow;
+use std::rc::Rc;
+
+use observer_bus::Stream;
+use observer_wire::event::{LineHead, LineKind};
+use observer_wire::frame::{Body, Frame, Mid};
+use observer_wire::ids::LineId;
+use observer_wire::records::Records;
+use observer_wire::{Code, Refusal, answer, declare};
+
+use crate::batch::{Accepted, HEAD_BYTES_ABOUT, Origin};
+use crate::numbers::Kind;
+use crate::sign_in;
+use crate::socket::{SignedIn, Socket};
+use crate::worker::Worker;
+
+/// Buffers that every line of a worker is checked in.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    decoded: Vec<u8>,
+    records: Records,
+}
+
+/// Takes a line, trimmed, that was read at `now_us`.
+pub(crate) fn take(worker: &Rc<Worker>, socket: &Rc<Socket>, line: &[u8], now_us: u64) {
+    if line.is_empty() {
+        return;
+    }
+    let numbers = &worker.shared.numbers;
+    match Frame::parse(line) {
+        Ok(Frame::Logs(body)) => {
+            numbers.line_in(Kind::Logs);
+            take_body(worker, socket, &Arrived { kind: LineKind::Logs, body, now_us });
+        }
+        Ok(Frame::Vars(body)) => {
+            numbers.line_in(Kind::Vars);
+            take_body(worker, socket, &Arrived { kind: LineKind::Reported, body, now_us });
+        }
+        Ok(Frame::SignIn { key }) => {
+            numbers.line_in(Kind::SignIn);
+            sign_in::begin(worker, socket, key);
+        }
+        Ok(Frame::Ping { line }) => {
+            numbers.line_in(Kind::Ping);
+            numbers.lines_accepted.increment(1);
+            socket.tell(|out| {
+                out.extend_from_slice(line);
+                out.push(b'\n');
+            });
+        }
+        Err(refused) => {
+            numbers.line_in(Kind::Other);
+            socket.refuse(&refused.refusal, refused.mid);
+        }
+    }
+}
+
+/// An `l:` or `i:` line.
+struct Arrived<'l> {
+    kind: LineKind,
+    body: Body<'l>,
+    now_us: u64,
+}
+
+fn take_body(worker: &Rc<Worker>, socket: &Rc<Socket>, arrived: &Arrived<'_>) {
+    if let Err(refusal) = accept(worker, socket, arrived) {
+        let mid = arrived.body.mid;
+        if let (Code::Busy, Some(mid)) = (refusal.code, mid) {
+            socket.remember_unsure(mid.as_str());
+        }
+        socket.refuse(&refusal, mid);
+    }
+}
+
+/// Appends the line, to be answered once it is safe.
+fn accept(worker: &Rc<Worker>, socket: &Rc<Socket>, arrived: &Arrived<'_>) -> Result<(), Refusal> {
+    let Arrived { kind, ref body, now_us } = *arrived;
+    let signed_in = check_key(socket, body)?;
+    let again = socket.count_line(body.mid);
+
+    let mut scratch = worker.scratch.borrow_mut();
+    let Scratch { decoded, records } = &mut *scratch;
+    let json = body.payload.decode(decoded)?;
+    let count = check(worker, kind, json, records)?;
+    if count == 0 {
+        answer_empty(worker, socket, body.mid);
+        return Ok(());
+    }
+    worker.shared.budget.check(&signed_in.project, json.len() + HEAD_BYTES_ABOUT)?;
+
+    let seq = socket.take_seq(count, now_us);
+    let id = match body.mid {
+        // Without a hello no device outlives its socket, so the id knows none.
+        Some(mid) => LineId::of_message(signed_in.project.id, "", mid, json.as_bytes()),
+        None => LineId::fresh(socket.random, seq),
+    };
+    let (stream, odd) = match kind {
+        LineKind::Logs => (Stream::Logs, records.odd.as_slice()),
+        LineKind::Reported | LineKind::SignIn | LineKind::Gone => (Stream::Vars, &[][..]),
+    };
+    let head = LineHead {
+        kind,
+        id: Cow::Borrowed(id.as_str()),
+        key: signed_in.key,
+        device: Cow::Borrowed(socket.device()),
+        named: false,
+        session: Cow::Borrowed(socket.session()),
+        epoch: signed_in.epoch,
+        seq,
+        received: i64::try_from(now_us / 1000).unwrap_or(i64::MAX),
+        mid: body.mid.map(|mid| Cow::Borrowed(mid.as_str())),
+        index: 0,
+        count,
+        rev: 0,
+        again,
+        odd: Cow::Borrowed(odd),
+        len: 0,
+    };
+    socket.unsettled.set(socket.unsettled.get() + 1);
+    let origin = Origin::Game(Rc::clone(socket));
+    worker.append(&signed_in.project, stream, Accepted { head, json, origin });
+    Ok(())
+}
+
+fn check_key<'s>(socket: &'s Socket, body: &Body<'_>) -> Result<&'s SignedIn, Refusal> {
+    let Some(signed_in) = socket.signed_in() else {
+        return Err(Refusal::new(
+            Code::NotSignedIn,
+            "sign in first, with a line v:<key>; the answer is OK",
+        ));
+    };
+    if body.key != Some(signed_in.key) {
+        return Err(wrong_key());
+    }
+    Ok(signed_in)
+}
+
+/// The refusal of a line with another key than the socket's.
+pub(crate) fn wrong_key() -> Refusal {
+    Refusal::new(
+        Code::WrongKey,
+        "this socket signed in with another key; open one socket for each key",
+    )
+}
+
+/// Checks the payload; returns how many records or variables it has.
+fn check(
+    worker: &Worker,
+    kind: LineKind,
+    json: &str,
+    records: &mut Records,
+) -> Result<u32, Refusal> {
+    let limits = &worker.shared.limits;
+    if kind == LineKind::Logs {
+        records.check(json, limits)?;
+        return Ok(records.count);
+    }
+    let declared = declare::read(json, limits)?;
+    Ok(u32::try_from(declared.len()).expect("limits.line_vars_max is far smaller"))
+}
+
+/// An empty array needs no storing: it is safe as it is.
+fn answer_empty(worker: &Worker, socket: &Socket, mid: Option<Mid<'_>>) {
+    worker.shared.numbers.lines_accepted.increment(1);
+    if let Some(mid) = mid {
+        socket.tell(|out| answer::write_ok(out, mid));
+    }
+}

@@ -1,0 +1,108 @@
+//! Connections become sockets of a worker, in turn. Accepting never gives up: one bad accept must
+//! not end the gateway, and too many open files pass.
+
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::sleep;
+use tracing::{debug, warn};
+
+use crate::shared::Shared;
+use crate::slots::Slot;
+use crate::worker::Workers;
+
+/// Pause after a failed accept; the usual cause, too many open files, needs time to pass.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Silence after which the system asks whether the other end still exists. A signed-in game may be
+/// silent for hours, and its network may forget it in minutes.
+const KEEPALIVE_AFTER: Duration = Duration::from_mins(1);
+
+/// Pause between such questions; after a few without an answer the socket ends.
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
+
+/// A connection on its way to a worker.
+pub(crate) struct Handed {
+    pub(crate) stream: std::net::TcpStream,
+    pub(crate) welcome: Welcome,
+}
+
+/// What a connection is given. Either is given back when the socket ends.
+pub(crate) enum Welcome {
+    /// It is served.
+    Served(Slot<IpAddr>),
+    /// Its address has too many sockets: it is told so, and closed.
+    Refused(OwnedSemaphorePermit),
+}
+
+/// Accepts until `stop`; then the listener is dropped, so that new games go elsewhere at once.
+pub(crate) async fn accept_until(
+    stop: impl Future<Output = ()>,
+    listener: TcpListener,
+    shared: &Arc<Shared>,
+    workers: &Workers,
+) {
+    let mut stop = pin!(stop);
+    loop {
+        let next = async {
+            let (stream, peer) = accept(&listener, shared).await;
+            match prepare(stream, peer, shared) {
+                Some(handed) => workers.hand(handed).await,
+                None => Ok(()),
+            }
+        };
+        tokio::select! {
+            biased;
+            () = &mut stop => return,
+            handed = next => if handed.is_err() {
+                return; // A worker ended, which is found when it is waited for.
+            },
+        }
+    }
+}
+
+async fn accept(listener: &TcpListener, shared: &Shared) -> (TcpStream, SocketAddr) {
+    let mut failed = false;
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            Err(error) => {
+                shared.numbers.accept_failed.increment(1);
+                if !failed {
+                    warn!(%error, "accept failed, trying on"); // Once, not ten times a second.
+                }
+                failed = true;
+            }
+        }
+        sleep(ACCEPT_RETRY).await;
+    }
+}
+
+/// Sets the socket up; `None` when it is gone already, or one of too many.
+fn prepare(stream: TcpStream, peer: SocketAddr, shared: &Shared) -> Option<Handed> {
+    let welcome = match shared.address_slots.take(peer.ip().to_canonical()) {
+        Some(slot) => Welcome::Served(slot),
+        None => Welcome::Refused(Arc::clone(&shared.refused_sockets).try_acquire_owned().ok()?),
+    };
+    match set_up(stream) {
+        Ok(stream) => Some(Handed { stream, welcome }),
+        Err(error) => {
+            debug!(%error, "socket was gone before it was served");
+            None
+        }
+    }
+}
+
+fn set_up(stream: TcpStream) -> io::Result<std::net::TcpStream> {
+    stream.set_nodelay(true)?; // Answers are small and waited for.
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY);
+    SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+    stream.into_std() // It leaves this runtime: a worker takes it into its own.
+}

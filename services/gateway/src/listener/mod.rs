@@ -1,0 +1,3 @@
+//! A game connects. What it says is the session's business.
+
+pub(crate) mod accept;

@@ -1,0 +1,87 @@
+//! The gateway as a process of its own: read settings, watch, connect, bind, serve, drain.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use observer_bus::config::BusType;
+use observer_bus::{BusConfig, PAYLOAD_BYTES_MAX};
+use observer_chassis::{
+    AdminConfig, ConfigArgs, InvalidConfig, LogConfig, Readiness, SECTIONS, Settings,
+    ShutdownConfig, bind, check_config, connect_patiently, dotted_flags, exit_code, load_config,
+    serve_admin, shutdown_on_signals, start_telemetry,
+};
+use observer_gateway::{GatewayConfig, Ports};
+use observer_wire::Limits;
+use serde::{Deserialize, Serialize};
+
+/// Admin port unless settings say otherwise.
+const ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9091);
+
+/// Holds the sockets of games: takes their lines, brings them edits.
+#[derive(clap::Parser)]
+#[command(name = "observer-gateway", version)]
+struct Cli {
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+/// Settings of this process: a field for each section.
+#[derive(Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+struct Config {
+    admin: AdminConfig,
+    bus: BusConfig,
+    gateway: GatewayConfig,
+    limits: Limits,
+    log: LogConfig,
+    shutdown: ShutdownConfig,
+}
+
+impl Settings for Config {
+    fn validate(&self) -> Result<(), InvalidConfig> {
+        if self.bus.kind == BusType::InProcess {
+            let problem = "is in_process, but a gateway of its own needs nats; \
+                           `observer serve` is all in one process";
+            return Err(InvalidConfig::new("bus.type", problem));
+        }
+        // A line travels in one message, whose head takes a few hundred bytes.
+        if PAYLOAD_BYTES_MAX / 2 < self.limits.line_bytes_max {
+            let problem = format!("must be at most {}", PAYLOAD_BYTES_MAX / 2);
+            return Err(InvalidConfig::new("limits.line_bytes_max", problem));
+        }
+        match self.limits.first_unworkable() {
+            Some((name, problem)) => Err(InvalidConfig::new(format!("limits.{name}"), problem)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse_from(dotted_flags(std::env::args_os()));
+    exit_code(&run(&cli))
+}
+
+#[tokio::main]
+async fn run(cli: &Cli) -> anyhow::Result<()> {
+    if cli.config.check_config {
+        return Ok(check_config::<Config>(SECTIONS, &cli.config)?);
+    }
+    let config: Config = load_config(SECTIONS, &cli.config)?;
+    let telemetry = start_telemetry("gateway", &config.log)?;
+    let shutdown = shutdown_on_signals(config.shutdown.grace())?;
+    let readiness = Readiness::new(config.bus.profile.name());
+    let admin = bind("admin", config.admin.listen.unwrap_or(ADMIN_LISTEN)).await?;
+    let _admin = serve_admin(admin, readiness.clone(), telemetry.metrics(), shutdown.clone());
+
+    let check = readiness.check("bus");
+    // The folder is for the adapter in process, which was refused above.
+    let connect_bus = || observer_bus::connect(&config.bus, Path::new("."));
+    let Some(bus) = connect_patiently(&check, &shutdown, connect_bus).await else {
+        return Ok(());
+    };
+    let listener = bind("gateway", config.gateway.listen).await?;
+    let ports = Ports { bus, readiness };
+    Ok(observer_gateway::run(config.gateway, config.limits, listener, ports, shutdown).await?)
+}

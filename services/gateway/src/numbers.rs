@@ -1,0 +1,184 @@
+//! The gateway's numbers, each described where it is made. No number has a label for each key or
+//! device: their count is not ours to choose.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use metrics::{
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram,
+    gauge, histogram,
+};
+use observer_wire::Code;
+
+/// What kind a line is, as far as its first letter says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// `l:`.
+    Logs,
+    /// `i:`.
+    Vars,
+    /// `v:`.
+    SignIn,
+    /// `p:`.
+    Ping,
+    /// Anything else.
+    Other,
+}
+
+impl Kind {
+    const NAMES: [&str; 5] = ["logs", "vars", "sign_in", "ping", "other"];
+}
+
+/// Handles to the gateway's numbers; made once, as looking them up takes a lock.
+pub(crate) struct Numbers {
+    lines_in: [Counter; Kind::NAMES.len()],
+    refused: [Counter; Code::ALL.len()],
+    closed: [Counter; Code::ALL.len()],
+    /// Lines that are safe, or needed nothing to be so.
+    pub(crate) lines_accepted: Counter,
+    /// Records of accepted `l:` lines.
+    pub(crate) records_accepted: Counter,
+    /// Requests for keys.
+    pub(crate) keys_asked: Counter,
+    /// Requests for wanted documents.
+    pub(crate) documents_asked: Counter,
+    /// Frames with edits or documents.
+    pub(crate) pushed: Counter,
+    /// Messages published.
+    pub(crate) messages: Counter,
+    /// Accepts that the system refused.
+    pub(crate) accept_failed: Counter,
+    /// Sign-ins and ends of sockets that could not be told.
+    pub(crate) presence_lost: Counter,
+    publish_seconds: Histogram,
+    sockets: Gauge,
+    sockets_open: AtomicUsize,
+    /// Bytes that wait; set now and then.
+    pub(crate) waiting_bytes: Gauge,
+}
+
+impl Numbers {
+    pub(crate) fn new() -> Self {
+        describe();
+        Self {
+            lines_in: Kind::NAMES.map(|kind| counter!("observer_lines_in_total", "kind" => kind)),
+            refused: Code::ALL
+                .map(|code| counter!("observer_refused_total", "reason" => code.name())),
+            closed: Code::ALL
+                .map(|code| counter!("observer_sockets_closed_total", "reason" => code.name())),
+            lines_accepted: counter!("observer_lines_accepted_total"),
+            records_accepted: counter!("observer_records_accepted_total"),
+            keys_asked: counter!("observer_keys_asked_total"),
+            documents_asked: counter!("observer_documents_asked_total"),
+            pushed: counter!("observer_pushed_total"),
+            messages: counter!("observer_messages_published_total"),
+            accept_failed: counter!("observer_accept_failed_total"),
+            presence_lost: counter!("observer_presence_lost_total"),
+            publish_seconds: histogram!("observer_publish_seconds"),
+            sockets: gauge!("observer_sockets"),
+            sockets_open: AtomicUsize::new(0),
+            waiting_bytes: gauge!("observer_waiting_bytes"),
+        }
+    }
+
+    /// A line came in.
+    pub(crate) fn line_in(&self, kind: Kind) {
+        self.lines_in[kind as usize].increment(1);
+    }
+
+    /// A line was refused.
+    pub(crate) fn refused(&self, code: Code) {
+        if let Some(at) = place(code) {
+            self.refused[at].increment(1);
+        }
+    }
+
+    /// The gateway closed a socket.
+    pub(crate) fn closed(&self, code: Code) {
+        if let Some(at) = place(code) {
+            self.closed[at].increment(1);
+        }
+    }
+
+    /// A message's fate was known after `time`.
+    pub(crate) fn published_in(&self, time: Duration) {
+        self.publish_seconds.record(time.as_secs_f64());
+    }
+
+    /// A socket was taken on.
+    pub(crate) fn socket_opened(&self) {
+        self.sockets_open.fetch_add(1, Ordering::Relaxed);
+        self.sockets.increment(1.0);
+    }
+
+    /// A socket ended.
+    pub(crate) fn socket_ended(&self) {
+        self.sockets_open.fetch_sub(1, Ordering::Relaxed);
+        self.sockets.decrement(1.0);
+    }
+
+    /// Sockets that are open.
+    pub(crate) fn sockets_open(&self) -> usize {
+        self.sockets_open.load(Ordering::Relaxed)
+    }
+}
+
+fn place(code: Code) -> Option<usize> {
+    Code::ALL.iter().position(|one| *one == code)
+}
+
+fn describe() {
+    describe_counter!(
+        "observer_lines_in_total",
+        "Lines that games sent, blank ones left out, by kind. Each is accepted or refused once."
+    );
+    describe_counter!(
+        "observer_lines_accepted_total",
+        "Lines that are safe, or needed no storing."
+    );
+    describe_counter!(
+        "observer_refused_total",
+        "Lines that were not accepted, by reason. `busy` and `timeout` are sent again by the game."
+    );
+    describe_counter!(
+        "observer_records_accepted_total",
+        "Log records in accepted lines. Sum of stored, duplicate, buried and backlog downstream."
+    );
+    describe_counter!(
+        "observer_sockets_closed_total",
+        "Sockets that the gateway closed, by reason."
+    );
+    describe_counter!("observer_keys_asked_total", "Requests for keys that were in no cache.");
+    describe_counter!("observer_documents_asked_total", "Requests for wanted documents.");
+    describe_counter!("observer_pushed_total", "Edits and documents queued for a socket.");
+    describe_counter!("observer_messages_published_total", "Messages that the bus took.");
+    describe_counter!("observer_accept_failed_total", "Accepts that the system refused.");
+    describe_counter!(
+        "observer_presence_lost_total",
+        "Sign-ins and ends of sockets that no store was told of: the bus was away for too long."
+    );
+    describe_histogram!(
+        "observer_publish_seconds",
+        "From the first try to publish a message to its known fate, a second try included."
+    );
+    describe_gauge!("observer_sockets", "Open sockets of games.");
+    describe_gauge!("observer_waiting_bytes", "Bytes of lines that wait for their outcome.");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_a_number() {
+        for code in Code::ALL {
+            assert!(place(code).is_some());
+        }
+    }
+
+    #[test]
+    fn kinds_and_their_names_stand_in_the_same_order() {
+        assert_eq!(Kind::NAMES[Kind::Logs as usize], "logs");
+        assert_eq!(Kind::NAMES[Kind::Other as usize], "other");
+    }
+}

@@ -1,0 +1,339 @@
+//! One task a socket: bytes become lines, and what waits for the game is written. The only reader
+//! and the only writer of the socket.
+//!
+//! The task waits for the socket, for whoever stirs the [`Socket`], and for a deadline, all in one
+//! small state: it reads into a buffer that all sockets of the worker share, so an idle socket holds
+//! none. What the lines say is in [`crate::accept_line`].
+
+use std::future::poll_fn;
+use std::io;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use observer_chassis::now_us;
+use observer_wire::line::LineSplitter;
+use observer_wire::{Code, Refusal};
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tracing::debug;
+
+use crate::accept_line;
+use crate::deadline::Deadlines;
+use crate::listener::accept::{Handed, Welcome};
+use crate::numbers::Kind;
+use crate::shared::random;
+use crate::slots::Slot;
+use crate::socket::Socket;
+use crate::worker::Worker;
+
+/// Reads of one socket before the others have their turn.
+const READS_MAX: usize = 4;
+
+/// Time to write what waits, once the socket closes.
+const FLUSH_WITHIN: Duration = Duration::from_secs(5);
+
+/// Time for the game to see the end before the socket is gone: closing a socket with unread bytes
+/// would take the last words back.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Serves a socket until it ends.
+pub(crate) async fn serve(worker: Rc<Worker>, handed: Handed) {
+    match Session::open(worker, handed) {
+        Ok(mut session) => poll_fn(|cx| session.poll(cx)).await,
+        Err(error) => debug!(%error, "socket was gone before it was served"),
+    }
+}
+
+/// What only the session knows of its socket.
+struct Session {
+    worker: Rc<Worker>,
+    socket: Rc<Socket>,
+    stream: TcpStream,
+    splitter: LineSplitter,
+    /// Lines that were read and may not be taken yet.
+    held: Held,
+    phase: Phase,
+    /// The game said that nothing follows.
+    at_end: bool,
+    deadlines: Deadlines,
+    /// Bytes that are counted as waiting though they are no lines yet.
+    unparsed_bytes: usize,
+    _slot: Option<Slot<IpAddr>>,
+    _refused: Option<OwnedSemaphorePermit>,
+}
+
+#[derive(Default)]
+struct Held {
+    bytes: Vec<u8>,
+    at: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Lines are taken.
+    Open,
+    /// What waits is written, then the socket closes.
+    Flushing,
+    /// We said that nothing follows, and wait for the game to close.
+    Lingering,
+}
+
+/// What a step came to.
+enum Step {
+    Again,
+    Wait,
+    End,
+}
+
+impl Session {
+    fn open(worker: Rc<Worker>, handed: Handed) -> io::Result<Self> {
+        let stream = TcpStream::from_std(handed.stream)?;
+        let shared = &worker.shared;
+        let numbers = Arc::clone(&shared.numbers);
+        let socket = Rc::new(Socket::new(random(), shared.limits.output_bytes_max, numbers));
+        let (slot, refused) = match handed.welcome {
+            Welcome::Served(slot) => (Some(slot), None),
+            Welcome::Refused(permit) => (None, Some(permit)),
+        };
+        if refused.is_some() {
+            let words = "your address has as many sockets as it may (limits.address_sockets_max)";
+            socket.close(&Refusal::new(Code::TooManySockets, words), None);
+        }
+        shared.numbers.socket_opened();
+        worker.registry.borrow_mut().add(&socket);
+        Ok(Self {
+            socket,
+            stream,
+            splitter: LineSplitter::new(shared.limits.line_bytes_max),
+            held: Held::default(),
+            phase: Phase::Open,
+            at_end: false,
+            deadlines: Deadlines::new(Duration::from_secs(shared.limits.sign_in_secs_max)),
+            unparsed_bytes: 0,
+            _slot: slot,
+            _refused: refused,
+            worker,
+        })
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.socket.attend(cx.waker());
+        loop {
+            let step = match self.phase {
+                Phase::Open => self.step_open(cx),
+                Phase::Flushing => self.step_flushing(cx),
+                Phase::Lingering => self.step_lingering(cx),
+            };
+            match step {
+                Ok(Step::Again) => {}
+                Ok(Step::Wait) => {
+                    self.socket.wait();
+                    return Poll::Pending;
+                }
+                // A socket that broke ends like one that was closed: nobody is there to tell.
+                Ok(Step::End) | Err(_) => return Poll::Ready(()),
+            }
+        }
+    }
+
+    fn step_open(&mut self, cx: &mut Context<'_>) -> io::Result<Step> {
+        self.take_in(cx)?;
+        self.watch_the_clock();
+        if self.worker.draining.get() && self.socket.unsettled.get() == 0 {
+            let words = "the gateway stops; connect again";
+            self.socket.close(&Refusal::new(Code::Draining, words), None);
+        }
+        if self.socket.is_closing() || self.at_end && self.owes_nothing() {
+            self.phase = Phase::Flushing;
+            self.held = Held::default();
+            self.count_unparsed();
+            self.deadlines.replace(FLUSH_WITHIN);
+            return Ok(Step::Again);
+        }
+        self.write_out(cx)?;
+        if self.deadlines.poll(cx).is_ready() {
+            let words = if self.socket.signed_in().is_none() {
+                "no good sign-in in time (limits.sign_in_secs_max)"
+            } else {
+                "the line that was started did not end in time (limits.started_line_secs_max)"
+            };
+            self.socket.close(&Refusal::new(Code::Idle, words), None);
+            return Ok(Step::Again);
+        }
+        Ok(Step::Wait)
+    }
+
+    fn step_flushing(&mut self, cx: &mut Context<'_>) -> io::Result<Step> {
+        self.write_out(cx)?;
+        if self.socket.out().borrow().is_empty() {
+            if self.at_end || Pin::new(&mut self.stream).poll_shutdown(cx)?.is_pending() {
+                return Ok(Step::End);
+            }
+            self.phase = Phase::Lingering;
+            self.deadlines.replace(LINGER);
+            return Ok(Step::Again);
+        }
+        Ok(if self.deadlines.poll(cx).is_ready() { Step::End } else { Step::Wait })
+    }
+
+    fn step_lingering(&mut self, cx: &mut Context<'_>) -> io::Result<Step> {
+        let mut chunk = self.worker.chunk.borrow_mut();
+        loop {
+            let mut unwanted = ReadBuf::new(&mut chunk);
+            if Pin::new(&mut self.stream).poll_read(cx, &mut unwanted)?.is_pending() {
+                break;
+            }
+            if unwanted.filled().is_empty() {
+                return Ok(Step::End);
+            }
+        }
+        Ok(if self.deadlines.poll(cx).is_ready() { Step::End } else { Step::Wait })
+    }
+
+    /// Takes lines for as long as there are some and their outcome has room.
+    fn take_in(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let worker = Rc::clone(&self.worker);
+        for _ in 0..READS_MAX {
+            self.take_held();
+            if !self.may_read() {
+                return Ok(());
+            }
+            let mut chunk = worker.chunk.borrow_mut();
+            let mut read = ReadBuf::new(&mut chunk);
+            if Pin::new(&mut self.stream).poll_read(cx, &mut read)?.is_pending() {
+                return Ok(());
+            }
+            if read.filled().is_empty() {
+                self.at_end = true;
+                self.splitter = LineSplitter::new(worker.shared.limits.line_bytes_max);
+                self.deadlines.line_ended(); // A line without an end is no line.
+                return Ok(());
+            }
+            let read = read.filled();
+            let left = self.take_lines(read);
+            if left > 0 {
+                self.held = Held { bytes: read[read.len() - left..].to_vec(), at: 0 };
+            }
+            self.count_unparsed();
+        }
+        cx.waker().wake_by_ref(); // More may be there, but the others are next.
+        Ok(())
+    }
+
+    fn take_held(&mut self) {
+        if self.held.bytes.is_empty() {
+            return;
+        }
+        let mut held = std::mem::take(&mut self.held);
+        let left = self.take_lines(&held.bytes[held.at..]);
+        if left > 0 {
+            held.at = held.bytes.len() - left;
+            self.held = held;
+        }
+        self.count_unparsed();
+    }
+
+    /// Takes lines off `bytes`; returns how many bytes at its end may not be taken yet.
+    fn take_lines(&mut self, bytes: &[u8]) -> usize {
+        let now_us = now_us();
+        let mut rest = bytes;
+        let mut lines = 0;
+        while self.may_take_line() {
+            match self.splitter.next_line(&mut rest) {
+                Ok(Some(line)) => {
+                    lines += 1;
+                    accept_line::take(&self.worker, &self.socket, line, now_us);
+                }
+                Ok(None) => break,
+                Err(refusal) => {
+                    self.worker.shared.numbers.line_in(Kind::Other);
+                    self.socket.refuse(&refusal, None);
+                }
+            }
+        }
+        if self.splitter.started_bytes() == 0 {
+            self.deadlines.line_ended();
+        } else if lines > 0 || !self.deadlines.has_line() {
+            let limits = &self.worker.shared.limits;
+            self.deadlines.line_started(Duration::from_secs(limits.started_line_secs_max));
+        }
+        rest.len()
+    }
+
+    fn may_take_line(&self) -> bool {
+        !self.socket.is_closing()
+            && !self.socket.asking.get()
+            && !self.worker.draining.get()
+            && self.socket.unsettled.get() < self.worker.shared.limits.unsettled_lines_max
+    }
+
+    fn may_read(&self) -> bool {
+        !self.at_end && self.held.bytes.is_empty() && self.may_take_line()
+    }
+
+    /// Silence counts only while we would read.
+    fn watch_the_clock(&mut self) {
+        if self.socket.signed_in().is_some() {
+            self.deadlines.signed_in();
+        }
+        if self.may_read() { self.deadlines.resume() } else { self.deadlines.pause() }
+    }
+
+    /// Counts what is kept of lines that are not taken yet.
+    fn count_unparsed(&mut self) {
+        let bytes = self.held.bytes.len() - self.held.at + self.splitter.started_bytes();
+        let budget = &self.worker.shared.budget;
+        if self.unparsed_bytes < bytes {
+            budget.add_unparsed(bytes - self.unparsed_bytes);
+        } else if bytes < self.unparsed_bytes {
+            budget.sub_unparsed(self.unparsed_bytes - bytes);
+        }
+        self.unparsed_bytes = bytes;
+    }
+
+    /// Whether no line waits for its outcome.
+    fn owes_nothing(&self) -> bool {
+        self.held.bytes.is_empty() && !self.socket.asking.get() && self.socket.unsettled.get() == 0
+    }
+
+    fn write_out(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let mut out = self.socket.out().borrow_mut();
+        while !out.is_empty() {
+            match Pin::new(&mut self.stream).poll_write(cx, out.waiting())? {
+                Poll::Ready(count) => out.advance(count),
+                Poll::Pending => break,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.worker.shared.budget.sub_unparsed(self.unparsed_bytes);
+        self.worker.leave(&self.socket);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an idle, signed-in socket may cost us, in bytes. The kernel's part is not ours.
+    const IDLE_BYTES_MAX: usize = 2_000;
+
+    /// What tokio keeps for a registered socket and for a task, and the lists of sockets: measured
+    /// generously, as it is not ours to say.
+    const AROUND_BYTES: usize = 800;
+
+    #[test]
+    fn an_idle_socket_costs_less_than_2_kb() {
+        let ours = size_of::<Session>() + size_of::<Socket>();
+        assert!(ours + AROUND_BYTES <= IDLE_BYTES_MAX, "{ours} bytes");
+    }
+}

@@ -1,0 +1,92 @@
+//! What all workers of a process share. Everything that only one worker needs is in
+//! [`crate::worker`].
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use observer_bus::Bus;
+use observer_wire::{ApiKey, Limits};
+use tokio::sync::{Notify, Semaphore, broadcast};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::GatewayConfig;
+use crate::budget::Budget;
+use crate::documents::{Documents, Projects};
+use crate::edits::{PUSHES_MAX, Push};
+use crate::keys::Keys;
+use crate::numbers::Numbers;
+use crate::slots::Slots;
+
+/// Sockets that are told why they are refused and closed, at once. Past it they are dropped.
+const REFUSED_SOCKETS_MAX: usize = 256;
+
+/// What all workers share.
+pub(crate) struct Shared {
+    pub(crate) config: GatewayConfig,
+    pub(crate) limits: Limits,
+    pub(crate) bus: Arc<dyn Bus>,
+    pub(crate) numbers: Arc<Numbers>,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) keys: Keys,
+    pub(crate) key_slots: Arc<Slots<ApiKey>>,
+    pub(crate) address_slots: Arc<Slots<IpAddr>>,
+    pub(crate) refused_sockets: Arc<Semaphore>,
+    pub(crate) projects: Projects,
+    pub(crate) documents: Documents,
+    /// Tells gateways apart, also one from itself before a restart.
+    pub(crate) gateway_id: String,
+    /// Asks for a reconciliation.
+    pub(crate) reconcile: Notify,
+    pub(crate) refreshes: TaskTracker,
+    pushes: broadcast::Sender<Push>,
+    /// The grace is over: what is under way is told `timeout`.
+    pub(crate) cut: CancellationToken,
+    /// The gateway ended: background work stops.
+    pub(crate) ended: CancellationToken,
+}
+
+impl Shared {
+    pub(crate) fn new(config: GatewayConfig, limits: Limits, bus: Arc<dyn Bus>) -> Self {
+        let numbers = Arc::new(Numbers::new());
+        Self {
+            budget: Budget::new(&limits),
+            keys: Keys::new(Arc::clone(&bus), Arc::clone(&numbers)),
+            key_slots: Slots::new(limits.key_sockets_max),
+            address_slots: Slots::new(limits.address_sockets_max),
+            refused_sockets: Arc::new(Semaphore::new(REFUSED_SOCKETS_MAX)),
+            projects: Projects::default(),
+            documents: Documents::new(Arc::clone(&bus), Arc::clone(&numbers)),
+            gateway_id: format!("g-{:016x}", random()),
+            reconcile: Notify::new(),
+            refreshes: TaskTracker::new(),
+            pushes: broadcast::Sender::new(PUSHES_MAX),
+            cut: CancellationToken::new(),
+            ended: CancellationToken::new(),
+            config,
+            limits,
+            bus,
+            numbers,
+        }
+    }
+
+    /// Gives every worker something to push.
+    pub(crate) fn push(&self, push: Push) {
+        // No receiver: no worker, so no socket.
+        self.pushes.send(push).ok();
+    }
+
+    /// What this process hears from now on, for one worker.
+    pub(crate) fn pushes(&self) -> broadcast::Receiver<Push> {
+        self.pushes.subscribe()
+    }
+}
+
+/// A random number: ids that nobody shall guess or repeat are made of it.
+///
+/// # Panics
+///
+/// When the system has no randomness to give: nothing can be told apart then.
+pub(crate) fn random() -> u64 {
+    getrandom::u64().expect("the system gives random numbers")
+}

@@ -1,0 +1,301 @@
+//! What a worker knows of one socket, shared by its session, the batches that carry its lines, and
+//! the registry. No I/O: whoever changes something here wakes the session, which does the rest.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::sync::Arc;
+use std::task::Waker;
+
+use observer_wire::frame::Mid;
+use observer_wire::{ApiKey, Code, Refusal, answer};
+
+use crate::documents::{Project, Stamp};
+use crate::numbers::Numbers;
+use crate::outbox::Outbox;
+use crate::slots::Slot;
+
+/// Lines at the start of a socket that may have been sent before, on another one: as many as a game
+/// keeps unanswered.
+const FIRST_LINES: u32 = 32;
+
+/// Message ids that are remembered because their line was answered `busy` or `timeout`. Past it,
+/// every later line of the socket counts as sent before, which costs a look-up and nothing else.
+const UNSURE_MAX: usize = 64;
+
+/// Bytes of a device id that we make: `s-` and 16 hex digits.
+const DEVICE_BYTES: usize = 18;
+
+/// A game's socket, as everybody but its session sees it.
+pub(crate) struct Socket {
+    /// Tells this socket from every other, in this process and elsewhere.
+    pub(crate) random: u64,
+    device: [u8; DEVICE_BYTES],
+    signed_in: OnceCell<SignedIn>,
+    /// A sign-in is under way; the socket is not read meanwhile.
+    pub(crate) asking: Cell<bool>,
+    /// Lines that wait for their outcome.
+    pub(crate) unsettled: Cell<usize>,
+    /// What of the wanted document was sent, if any.
+    pub(crate) sent: RefCell<Option<Stamp>>,
+    out: RefCell<Outbox>,
+    closing: Cell<Option<Code>>,
+    ended: Cell<bool>,
+    next_seq: Cell<u64>,
+    lines: Cell<u32>,
+    unsure: RefCell<Vec<u64>>,
+    waker: RefCell<Option<Waker>>,
+    stirred: Cell<bool>,
+    /// Place in the worker's roll, and in its project's.
+    pub(crate) places: [Cell<usize>; 2],
+    numbers: Arc<Numbers>,
+}
+
+/// What a good sign-in settled, for the rest of the socket's life.
+pub(crate) struct SignedIn {
+    /// The key that every line must bear.
+    pub(crate) key: ApiKey,
+    /// The project that it opens.
+    pub(crate) project: Arc<Project>,
+    /// When, in microseconds of our clock.
+    pub(crate) epoch: u64,
+    /// Counts against `limits.key_sockets_max`.
+    pub(crate) _slot: Slot<ApiKey>,
+}
+
+impl Socket {
+    pub(crate) fn new(random: u64, output_bytes_max: usize, numbers: Arc<Numbers>) -> Self {
+        let mut device = *b"s-0000000000000000";
+        for (at, digit) in device[2..].iter_mut().enumerate() {
+            let nibble = (random >> (60 - 4 * at)) & 15;
+            *digit = b"0123456789abcdef"[usize::try_from(nibble).expect("four bits")];
+        }
+        Self {
+            random,
+            device,
+            signed_in: OnceCell::new(),
+            asking: Cell::new(false),
+            unsettled: Cell::new(0),
+            sent: RefCell::new(None),
+            out: RefCell::new(Outbox::new(output_bytes_max)),
+            closing: Cell::new(None),
+            ended: Cell::new(false),
+            next_seq: Cell::new(0),
+            lines: Cell::new(0),
+            unsure: RefCell::new(Vec::new()),
+            waker: RefCell::new(None),
+            stirred: Cell::new(false),
+            places: Default::default(),
+            numbers,
+        }
+    }
+
+    /// The device id that we made for this socket.
+    pub(crate) fn device(&self) -> &str {
+        std::str::from_utf8(&self.device).expect("letters and digits")
+    }
+
+    /// The session id that we made for this socket.
+    pub(crate) fn session(&self) -> &str {
+        &self.device()[2..]
+    }
+
+    /// Who signed in here, if somebody did.
+    pub(crate) fn signed_in(&self) -> Option<&SignedIn> {
+        self.signed_in.get()
+    }
+
+    /// Somebody signed in. Once a socket.
+    pub(crate) fn sign_in(&self, signed_in: SignedIn) {
+        assert!(self.signed_in.set(signed_in).is_ok(), "a socket signs in once");
+    }
+
+    /// Takes sequence numbers for a line of `count` records, at `now_us`; returns the first.
+    pub(crate) fn take_seq(&self, count: u32, now_us: u64) -> u64 {
+        let seq = self.next_seq.get().max(now_us);
+        self.next_seq.set(seq + u64::from(count).max(1));
+        seq
+    }
+
+    /// Whether this next line may have been sent before: see the log indexer.
+    pub(crate) fn count_line(&self, mid: Option<Mid<'_>>) -> bool {
+        let lines = self.lines.get();
+        self.lines.set(lines.saturating_add(1));
+        let Some(mid) = mid else { return false };
+        let unsure = self.unsure.borrow();
+        lines < FIRST_LINES || UNSURE_MAX <= unsure.len() || unsure.contains(&hash(mid.as_str()))
+    }
+
+    /// A line was answered in a way that makes the game send it again.
+    pub(crate) fn remember_unsure(&self, mid: &str) {
+        let mut unsure = self.unsure.borrow_mut();
+        let hash = hash(mid);
+        if unsure.len() < UNSURE_MAX && !unsure.contains(&hash) {
+            unsure.push(hash);
+        }
+    }
+
+    /// Queues what `write` writes, and wakes the session to send it.
+    pub(crate) fn tell(&self, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.ended.get() || self.closing.get().is_some() {
+            return; // Nobody would read it.
+        }
+        if self.out.borrow_mut().append(write).is_ok() {
+            self.stir();
+            return;
+        }
+        let words = "read what you are sent, or sign in again later (limits.output_bytes_max)";
+        self.close(&Refusal::new(Code::SlowReader, words), None);
+    }
+
+    /// Refuses a line. The socket stays, unless the code says otherwise.
+    pub(crate) fn refuse(&self, refusal: &Refusal, mid: Option<Mid<'_>>) {
+        self.numbers.refused(refusal.code);
+        self.answer_refused(refusal, mid);
+    }
+
+    /// Answers a line that is counted as refused elsewhere.
+    pub(crate) fn answer_refused(&self, refusal: &Refusal, mid: Option<Mid<'_>>) {
+        if refusal.code.closes() {
+            return self.close(refusal, mid);
+        }
+        self.tell(|out| answer::write_error(out, refusal, mid, retry_ms(refusal.code)));
+    }
+
+    /// Says why, then closes once that is written. The first reason counts.
+    pub(crate) fn close(&self, refusal: &Refusal, mid: Option<Mid<'_>>) {
+        if self.ended.get() || self.closing.replace(Some(refusal.code)).is_some() {
+            return;
+        }
+        self.numbers.closed(refusal.code);
+        let write = |out: &mut Vec<u8>| {
+            answer::write_error(out, refusal, mid, retry_ms(refusal.code));
+        };
+        self.out.borrow_mut().append_last(write);
+        self.stir();
+    }
+
+    /// Whether the socket is closing.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.get().is_some()
+    }
+
+    /// The session ended: nothing more is queued here.
+    pub(crate) fn end(&self) {
+        self.ended.set(true);
+        *self.out.borrow_mut() = Outbox::new(0);
+        *self.waker.borrow_mut() = None;
+    }
+
+    /// Whether the session ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.get()
+    }
+
+    /// What waits to be written. The session's alone.
+    pub(crate) fn out(&self) -> &RefCell<Outbox> {
+        &self.out
+    }
+
+    /// A line got its outcome.
+    pub(crate) fn line_settled(&self) {
+        self.unsettled.set(self.unsettled.get() - 1);
+        self.stir();
+    }
+
+    /// Makes the session look again.
+    pub(crate) fn stir(&self) {
+        if !self.stirred.replace(true)
+            && let Some(waker) = self.waker.borrow().as_ref()
+        {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// The session looks now, and is to be woken by `waker` once it looked. What it does itself
+    /// meanwhile need not wake it.
+    pub(crate) fn attend(&self, waker: &Waker) {
+        self.stirred.set(true);
+        let mut kept = self.waker.borrow_mut();
+        match kept.as_ref() {
+            Some(kept) if kept.will_wake(waker) => {}
+            _ => *kept = Some(waker.clone()),
+        }
+    }
+
+    /// The session has seen everything and waits.
+    pub(crate) fn wait(&self) {
+        self.stirred.set(false);
+    }
+}
+
+/// When to come back after a refusal, if coming back helps.
+fn retry_ms(code: Code) -> Option<u32> {
+    // Long enough for a full queue to move, short enough for a person who waits.
+    matches!(code, Code::Busy | Code::Timeout | Code::Draining).then_some(1000)
+}
+
+/// FNV-1a. Two ids that collide cost a look-up and nothing else.
+fn hash(text: &str) -> u64 {
+    let start = 0xcbf2_9ce4_8422_2325_u64;
+    text.bytes().fold(start, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn socket(output_bytes_max: usize) -> Socket {
+        Socket::new(0x0123_4567_89ab_cdef, output_bytes_max, Arc::new(Numbers::new()))
+    }
+
+    fn waiting(socket: &Socket) -> String {
+        String::from_utf8(socket.out().borrow().waiting().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn device_and_session_bear_the_random_number() {
+        let socket = socket(10);
+        assert_eq!(socket.device(), "s-0123456789abcdef");
+        assert_eq!(socket.session(), "0123456789abcdef");
+    }
+
+    #[test]
+    fn sequences_grow_also_when_the_clock_stands_or_goes_back() {
+        let socket = socket(10);
+        assert_eq!(socket.take_seq(10, 1000), 1000);
+        assert_eq!(socket.take_seq(1, 1000), 1010);
+        assert_eq!(socket.take_seq(0, 500), 1011);
+        assert_eq!(socket.take_seq(1, 500), 1012);
+        assert_eq!(socket.take_seq(1, 2000), 2000);
+    }
+
+    #[test]
+    fn a_line_may_have_been_sent_before_when_it_is_early_or_was_not_answered_well() {
+        let socket = socket(10);
+        let mid = Mid::parse(b"m").ok();
+        assert!(!socket.count_line(None));
+        for _ in 1..FIRST_LINES {
+            assert!(socket.count_line(mid));
+        }
+        assert!(!socket.count_line(mid));
+        socket.remember_unsure("m");
+        assert!(socket.count_line(mid));
+        assert!(!socket.count_line(Mid::parse(b"n").ok()));
+        for other in 0..UNSURE_MAX {
+            socket.remember_unsure(&other.to_string());
+        }
+        assert!(socket.count_line(Mid::parse(b"n").ok()));
+        assert_eq!(socket.unsure.borrow().len(), UNSURE_MAX);
+    }
+
+    #[test]
+    fn a_game_that_does_not_read_is_told_why_behind_what_waits() {
+        let socket = socket(6);
+        socket.tell(|out| out.extend_from_slice(b"OK 1\n"));
+        socket.tell(|out| out.extend_from_slice(b"OK 2\n"));
+        assert!(socket.is_closing());
+        assert!(waiting(&socket).starts_with("OK 1\nERR slow_reader - - "));
+        let before = waiting(&socket);
+        socket.tell(|out| out.extend_from_slice(b"x"));
+        assert_eq!(waiting(&socket), before, "nothing follows the last words");
+    }
+}

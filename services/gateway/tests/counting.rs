@@ -1,0 +1,72 @@
+//! The counting law: every line in has exactly one outcome. A binary of its own, as the numbers of a
+//! process are one.
+#![expect(clippy::disallowed_methods, reason = "tests join what they spawn")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "it/fake_bus.rs"]
+#[expect(dead_code, reason = "shared with the other tests")]
+mod fake_bus;
+#[path = "it/game.rs"]
+#[expect(dead_code, reason = "shared with the other tests")]
+mod game;
+#[path = "it/rig.rs"]
+#[expect(dead_code, reason = "shared with the other tests")]
+mod rig;
+
+use observer_bus::PublishError;
+use observer_chassis::{LogConfig, start_telemetry};
+use rig::{KEY, OTHER_KEY, Rig, eventually};
+
+/// Sum of a number over all its labels.
+fn sum(rendered: &str, name: &str) -> i64 {
+    let of_name =
+        |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+    let values = rendered.lines().filter(of_name).filter_map(|line| line.rsplit(' ').next());
+    values.map(|value| value.parse::<i64>().unwrap()).sum()
+}
+
+#[tokio::test]
+async fn every_line_in_has_exactly_one_outcome() {
+    let metrics = start_telemetry("gateway-test", &LogConfig::default()).unwrap().metrics();
+    let rig = Rig::start().await;
+    let mut stranger = game::Game::connect(rig.address).await;
+    stranger.send("l:x:[]\nv:nosuchkey000\n").await;
+    assert!(stranger.line().await.starts_with("ERR not_signed_in"));
+    assert!(stranger.line().await.starts_with("ERR unknown_key"));
+
+    let mut game = rig.game().await;
+    eventually("the sign-in is told", || !rig.bus.messages().is_empty()).await;
+    let lines = [
+        format!("l:{KEY}:[{{}},{{}},{{}}]:a"),
+        format!("l:{KEY}:[]:b"),
+        format!("i:{KEY}:[{{\"name\":\"a\",\"value\":1}}]:c"),
+        format!("l:{OTHER_KEY}:[{{}}]:d"),
+        format!("l:{KEY}:[7]:e"),
+        "what".into(),
+        "p:1".into(),
+        format!("v:{KEY}"),
+    ];
+    for line in &lines {
+        game.send(&format!("{line}\n\n")).await;
+        game.line().await;
+    }
+    for (error, start) in
+        [(PublishError::Full, "ERR busy"), (PublishError::Refused("no".into()), "ERR busy")]
+    {
+        rig.bus.fail([error]);
+        game.send(&format!("l:{KEY}:[{{}}]:f\n")).await;
+        assert!(game.line().await.starts_with(start));
+    }
+    rig.stop().await;
+
+    let rendered = metrics.render();
+    let lines_in = sum(&rendered, "observer_lines_in_total");
+    let accepted = sum(&rendered, "observer_lines_accepted_total");
+    let refused = sum(&rendered, "observer_refused_total");
+    let expected = i64::try_from(lines.len()).unwrap() + 2 + 1 + 2;
+    assert_eq!(lines_in, expected, "{rendered}");
+    assert_eq!(accepted + refused, expected, "{rendered}");
+    assert_eq!(accepted, 6, "{rendered}");
+    assert_eq!(sum(&rendered, "observer_records_accepted_total"), 3, "records, not variables");
+    assert_eq!(sum(&rendered, "observer_sockets"), 0);
+}

@@ -1,0 +1,83 @@
+//! How a gateway ends.
+
+use std::time::Duration;
+
+use observer_bus::Stream;
+use observer_wire::Limits;
+use observer_wire::event::LineKind;
+use tokio::net::TcpStream;
+
+use crate::game::Game;
+use crate::rig::{KEY, Rig, eventually};
+
+#[tokio::test]
+async fn lines_under_way_are_answered_before_the_socket_closes() {
+    let rig = Rig::start().await;
+    let mut game = rig.game().await;
+    let mut idle = rig.game().await;
+    let mut stranger = Game::connect(rig.address).await;
+    rig.bus.hold_publishes();
+    game.send(&format!("l:{KEY}:[{{}}]:a\nl:{KEY}:[{{")).await;
+    eventually("it is published", || rig.bus.lines(Stream::Logs).len() == 1).await;
+    rig.shutdown.request();
+    for socket in [&mut idle, &mut stranger] {
+        assert!(socket.line().await.starts_with("ERR draining - 1000 "));
+        socket.is_closed().await;
+    }
+    eventually("nobody listens any more", || {
+        std::net::TcpStream::connect_timeout(&rig.address, Duration::from_secs(1)).is_err()
+    })
+    .await;
+    rig.bus.release_publishes();
+    assert_eq!(game.line().await, "OK a");
+    assert!(game.line().await.starts_with("ERR draining - 1000 "));
+    game.is_closed().await;
+    drop((game, idle, stranger));
+    let bus = std::sync::Arc::clone(&rig.bus);
+    assert_eq!(rig.ended().await, Ok(()));
+    assert_eq!(bus.of_kind(LineKind::Gone).len(), 2, "whoever signed in went");
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_cut_off_says_that_the_outcome_is_unknown() {
+    let rig = Rig::with(Limits::default(), Duration::from_millis(300)).await;
+    let mut game = rig.game().await;
+    rig.bus.hold_publishes();
+    game.send(&format!("l:{KEY}:[{{}}]:a\n")).await;
+    eventually("it is published", || rig.bus.lines(Stream::Logs).len() == 1).await;
+    rig.shutdown.request();
+    assert!(rig.ended().await.is_err());
+    assert!(game.line().await.starts_with("ERR timeout a 1000 "));
+}
+
+#[tokio::test]
+async fn a_game_that_never_closes_does_not_hold_the_gateway_up() {
+    let rig = Rig::start().await;
+    let _game = rig.game().await;
+    let _stranger = TcpStream::connect(rig.address).await.unwrap();
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_thousand_sockets_are_served_and_drained() {
+    const SOCKETS: usize = 1_000;
+    let limits = Limits { address_sockets_max: 2 * SOCKETS, ..Limits::default() };
+    let rig = Rig::with_limits(limits).await;
+    let mut games = Vec::new();
+    for _ in 0..SOCKETS {
+        let mut game = Game::connect(rig.address).await;
+        game.send(&format!("v:{KEY}\nl:{KEY}:[{{}}]:first\n")).await;
+        games.push(game);
+    }
+    for game in &mut games {
+        assert_eq!(game.line().await, "OK");
+        assert_eq!(game.line().await, "OK first");
+    }
+    assert_eq!(rig.bus.keys_asked(), 1);
+    rig.shutdown.request();
+    for game in &mut games {
+        assert!(game.line().await.starts_with("ERR draining"));
+    }
+    drop(games);
+    assert_eq!(rig.ended().await, Ok(()));
+}

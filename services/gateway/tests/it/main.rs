@@ -1,0 +1,13 @@
+//! The gateway on real sockets, with a bus that does what the test says.
+#![expect(clippy::disallowed_methods, reason = "tests join what they spawn")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod answers;
+mod drain;
+mod edits;
+mod embedded;
+mod fake_bus;
+mod game;
+mod lines;
+mod rig;
+mod sign_in;

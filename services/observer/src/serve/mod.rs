@@ -1,0 +1,239 @@
+//! `observer serve`: the four services in one process. Wiring only.
+//!
+//! ```text
+//! game ──TCP──> gateway ──┐                 ┌──> log-indexer ──> log store
+//!                         ├── bus, in here ─┤
+//! browser ─HTTP──> api ───┘                 └──> var-store ────> var store
+//! ```
+//!
+//! It starts in this order: claim the data folder, bind the listeners, open bus and stores, run the
+//! services. It ends in the other: gateway and api take no more and finish what they have, then
+//! log-indexer and var-store, then the stores close and the folder is given back.
+
+mod banner;
+pub(crate) mod config;
+mod folder;
+mod ports;
+
+use std::error::Error as _;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use anyhow::{Context as _, anyhow};
+use observer_api::About;
+use observer_bus::config::BusType;
+use observer_chassis::{
+    BoxError, ConfigArgs, Readiness, Shutdown, Tasks, bind, serve_admin, shutdown_on_signals,
+    start_telemetry,
+};
+use tokio::net::TcpListener;
+use tokio::time::{Duration, sleep};
+use tokio_util::task::TaskTracker;
+
+use self::config::{Reach, ServeConfig};
+use self::folder::DataFolder;
+use self::ports::Ports;
+use crate::demo::{self, Audience, DemoConfig};
+use crate::device::socket::Target;
+use crate::ready::{Announced, Ready};
+use crate::terminal;
+
+/// Admin port unless settings say otherwise.
+const ADMIN_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
+
+/// Pause between two looks at whether everything works yet.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Checks that the services look after.
+const CHECKS: [&str; 5] = ["account_store", "bus", "edits", "log_store", "var_store"];
+
+/// Starts everything in this process.
+#[derive(clap::Args)]
+#[command(after_help = SETTINGS)]
+pub(crate) struct ServeArgs {
+    /// Start simulated games as well
+    #[arg(long)]
+    demo: bool,
+    /// Open the game port to the local network: whoever has the key can send
+    #[arg(long)]
+    lan: bool,
+    /// Settings.
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+}
+
+/// How to change what.
+const SETTINGS: &str = "\
+Settings (flag, or environment, or TOML file):
+  --gateway.listen 127.0.0.1:6667    OBSERVER_GATEWAY__LISTEN    where games connect
+  --api.listen 127.0.0.1:8080        OBSERVER_API__LISTEN        page and api
+  --admin.listen 127.0.0.1:9090      OBSERVER_ADMIN__LISTEN      health and metrics
+  --store.data_dir ./data            OBSERVER_STORE__DATA_DIR    where everything is stored
+`observer check-config` prints all of them, with their values and where these come from.";
+
+/// Serves until it is asked to end, then ends in order.
+pub(crate) async fn run(args: &ServeArgs) -> anyhow::Result<()> {
+    if args.config.check_config {
+        return config::check(&args.config);
+    }
+    let reach = if args.lan { Reach::Lan } else { Reach::AsSet };
+    let mut config = ServeConfig::for_one_machine(&args.config, reach)?;
+    let telemetry = start_telemetry("observer", &config.log)?;
+    let shutdown = shutdown_on_signals(config.shutdown.grace())?;
+
+    let folder = DataFolder::claim(&config.store.data_dir)?;
+    Ready::forget(folder.path()).context("cannot remove an old ready.json")?;
+    let Doors { admin, gateway, api } = Doors::open(&config).await?;
+    let (admin_at, game_at, api_at) =
+        (admin.local_addr()?, gateway.local_addr()?, api.local_addr()?);
+
+    let about = about(&config);
+    let readiness = Readiness::new(&about.profile);
+    let _admin = serve_admin(admin, readiness.clone(), telemetry.metrics(), shutdown.clone());
+    let Some(ports) = ports::connect(&config, &readiness, &shutdown).await? else {
+        return Ok(());
+    };
+    let key = if args.demo { demo::key() } else { folder.first_key()? };
+    ports.accounts.register_key(key).await.context("cannot register the key")?;
+
+    let game = banner::reachable(game_at, reach);
+    config.api.about = about;
+    config.api.game_address = game.into();
+    let demo = config.demo.clone();
+    let tasks = Tasks::new(shutdown.clone());
+    start_services(&tasks, config, Listeners { gateway, api }, ports, (&readiness, &shutdown));
+
+    let ready =
+        Ready::new(key, game, banner::reachable(api_at, Reach::AsSet), admin_at, folder.path())?;
+    let announced = announce_when_ready(&ready, reach, &readiness, &shutdown).await?;
+    if args.demo && announced.is_some() {
+        let address = banner::reachable(game_at, Reach::AsSet).to_string();
+        start_demo(&tasks, demo, Target { address, key }, shutdown);
+    }
+    Ok(tasks.finish().await?)
+}
+
+/// Listeners, all bound before anything is opened: a taken port shall cost nothing.
+struct Doors {
+    admin: TcpListener,
+    gateway: TcpListener,
+    api: TcpListener,
+}
+
+impl Doors {
+    async fn open(config: &ServeConfig) -> anyhow::Result<Self> {
+        let admin = config.admin.listen.unwrap_or(ADMIN_LISTEN);
+        Ok(Self {
+            gateway: open_door("gateway", config.gateway.listen).await?,
+            api: open_door("api", config.api.listen).await?,
+            admin: open_door("admin", admin).await?,
+        })
+    }
+}
+
+/// Binds a listener. `section` is that of the setting that chose the address.
+async fn open_door(section: &'static str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    bind(section, address).await.map_err(|error| {
+        let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+        if source.is_some_and(|source| source.kind() == io::ErrorKind::AddrInUse) {
+            let setting = format!("OBSERVER_{}__LISTEN", section.to_uppercase());
+            let free = SocketAddr::new(address.ip(), 0);
+            return anyhow!(
+                "{address} is taken, perhaps by another observer: end what listens there, or choose \
+                 another address for the {section} ({setting}={free} takes a free port)"
+            );
+        }
+        error.into()
+    })
+}
+
+/// How this process is put together, as page and `/readyz` show it.
+fn about(config: &ServeConfig) -> About {
+    match config.bus.kind {
+        BusType::InProcess => About { form: "embedded", profile: "embedded".to_owned() },
+        BusType::Nats => {
+            About { form: "distributed", profile: config.bus.profile.name().to_owned() }
+        }
+    }
+}
+
+/// Listeners that services take over.
+struct Listeners {
+    gateway: TcpListener,
+    api: TcpListener,
+}
+
+/// Starts the four services on `tasks`. Those that publish end first, those that consume after them.
+fn start_services(
+    tasks: &Tasks,
+    config: ServeConfig,
+    listeners: Listeners,
+    ports: Ports,
+    (readiness, shutdown): (&Readiness, &Shutdown),
+) {
+    for check in CHECKS {
+        // Registered before a service runs: its silence is no readiness.
+        drop(readiness.check(check));
+    }
+    let (first, second) = (shutdown.clone(), shutdown.later_stage());
+    let Ports { bus, logs, vars, accounts } = ports;
+    let ServeConfig { api, gateway, limits, log_indexer, var_store, .. } = config;
+
+    let indexing = observer_log_indexer::run(
+        log_indexer,
+        Arc::clone(&bus),
+        Arc::clone(&logs),
+        readiness.clone(),
+        second.clone(),
+    );
+    tasks.spawn_until("log-indexer", second.clone(), indexing);
+    let keeping = observer_var_store::run(
+        var_store,
+        limits.clone(),
+        (Arc::clone(&bus), Arc::clone(&vars)),
+        readiness.clone(),
+        second.clone(),
+    );
+    tasks.spawn_until("var-store", second.clone(), keeping);
+
+    let publishers = TaskTracker::new();
+    let api_ports = observer_api::Ports { bus: Arc::clone(&bus), logs, accounts, vars };
+    let answering =
+        observer_api::run(api, api_ports, listeners.api, readiness.clone(), first.clone());
+    tasks.spawn("api", publishers.track_future(answering));
+    let gateway_ports = observer_gateway::Ports { bus, readiness: readiness.clone() };
+    let serving = observer_gateway::run(gateway, limits, listeners.gateway, gateway_ports, first);
+    tasks.spawn("gateway", publishers.track_future(serving));
+
+    publishers.close();
+    tasks.spawn_until("order", second.clone(), async move {
+        publishers.wait().await;
+        second.request();
+        Ok::<(), BoxError>(())
+    });
+}
+
+/// Waits until everything works, then tells programs and people. `None` when shutdown came first.
+async fn announce_when_ready(
+    ready: &Ready,
+    reach: Reach,
+    readiness: &Readiness,
+    shutdown: &Shutdown,
+) -> anyhow::Result<Option<Announced>> {
+    while !readiness.is_ready() {
+        tokio::select! {
+            () = shutdown.requested() => return Ok(None),
+            () = sleep(LOOK_EVERY) => {}
+        }
+    }
+    let announced = ready.announce().context("cannot write ready.json")?;
+    // A closed stdout is no reason to end a server.
+    terminal::line(&banner::lines(ready, reach).join("\n")).ok();
+    Ok(Some(announced))
+}
+
+/// Starts the simulated games; they end with the services that take no more.
+fn start_demo(tasks: &Tasks, demo: DemoConfig, target: Target, shutdown: Shutdown) {
+    tasks.spawn("demo", async move { demo::run(&demo, &target, Audience::Log, shutdown).await });
+}

@@ -1,0 +1,237 @@
+//! An operator's edit is checked and committed. The edit log's answer is the commit: whoever reads
+//! the log sees the edit from then on, whatever becomes of this process.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+use observer_bus::{Outgoing, PublishError, Stream};
+use observer_chassis::reason;
+use observer_store::StoreError;
+use observer_store::vars::StoredDocument;
+use observer_wire::Limits;
+use observer_wire::ask::{EditAsk, VarsAnswer};
+use observer_wire::edit::{Change, Document, EDIT_VERSION, Edit, NOTE_BYTES_MAX, TypedValue};
+use observer_wire::value::{VarType, canonical};
+use tracing::{error, info, warn};
+
+use crate::view::{self, DEVICES_PAGE, Names, unix_ms};
+use crate::{Context, applier};
+
+/// Tries to commit an edit while others commit theirs. Each lost race means that another edit won.
+const COMMIT_TRIES: usize = 8;
+
+/// Characters of an epoch.
+const EPOCH_BYTES: usize = 8;
+
+/// Checks an edit, commits it, applies it and tells viewers.
+pub(crate) async fn edit(context: &Context, ask: EditAsk) -> VarsAnswer {
+    let changes = match check(context, &ask).await {
+        Ok(Ok(changes)) => changes,
+        Ok(Err(refused)) => return refused,
+        Err(error) => return busy("variables' store", &reason(&error)),
+    };
+    let names: Vec<String> = changes.iter().map(|change| change.name.clone()).collect();
+    for _ in 0..COMMIT_TRIES {
+        if let Err(error) = applier::repair(context, ask.project).await {
+            return busy("repair of variables", &reason(&error));
+        }
+        let stored = match context.store.document(ask.project).await {
+            Ok(stored) => stored,
+            Err(error) => return busy("variables' store", &reason(&error)),
+        };
+        if let Some(conflict) = conflict(&stored.document, ask.if_revision) {
+            return conflict;
+        }
+        let edit = edit_on(&stored.document, &ask, changes.clone());
+        let mut document = stored.document.clone();
+        document.apply(&edit);
+        if let Some(refused) = too_large(&context.limits, &document, &names) {
+            return refused;
+        }
+        match publish(context, &edit, &stored).await {
+            Ok(sequence) => {
+                finish(context, &edit, sequence, &names).await;
+                return VarsAnswer::Edited { revision: edit.rev };
+            }
+            // Another edit was first, or the store went back: look again.
+            Err(PublishError::Unexpected { .. }) => {}
+            Err(error) => return busy("edit log", &reason(&error)),
+        }
+    }
+    busy("edit log", "too many edits at once")
+}
+
+fn busy(what: &'static str, reason: &str) -> VarsAnswer {
+    warn!(what, reason, "edit was not taken");
+    VarsAnswer::Busy { words: format!("{what}: {reason}") }
+}
+
+fn refused(code: &str, field: String, words: impl Into<String>) -> VarsAnswer {
+    VarsAnswer::Refused { code: code.into(), field, words: words.into() }
+}
+
+/// Turns what was asked for into changes, or says which field is wrong.
+async fn check(
+    context: &Context,
+    ask: &EditAsk,
+) -> Result<Result<Vec<Change>, VarsAnswer>, StoreError> {
+    if let Some(refused) = check_shape(&context.limits, ask) {
+        return Ok(Err(refused));
+    }
+    let names: Vec<String> = ask.edits.iter().map(|edit| edit.name.clone()).collect();
+    let declared = context.store.declared_types(ask.project, &names).await?;
+    let mut changes = Vec::with_capacity(ask.edits.len());
+    for (index, (edit, declared)) in ask.edits.iter().zip(declared).enumerate() {
+        let set = match &edit.value {
+            _ if edit.unset => None,
+            None => {
+                let field = format!("edits[{index}].value");
+                return Ok(Err(refused("bad_field", field, "expected a value, or unset")));
+            }
+            Some(value) => {
+                let kind = edit.kind.clone().or(declared).unwrap_or_else(|| "string".into());
+                match canonical(VarType::named(&kind), value) {
+                    Ok(value) => Some(TypedValue { kind, value }),
+                    Err(error) => {
+                        let field = format!("edits[{index}].value");
+                        return Ok(Err(refused("bad_value", field, error.to_string())));
+                    }
+                }
+            }
+        };
+        changes.push(Change { name: edit.name.clone(), scope: edit.scope.clone(), set });
+    }
+    Ok(Ok(changes))
+}
+
+/// Checks what needs no store: names, sizes, doubles.
+fn check_shape(limits: &Limits, ask: &EditAsk) -> Option<VarsAnswer> {
+    if ask.edits.is_empty() || ask.edits.len() > limits.edit_changes_max {
+        let words = format!("expected 1 to {} edits", limits.edit_changes_max);
+        return Some(refused("bad_field", "edits".into(), words));
+    }
+    if ask.note.as_ref().is_some_and(|note| note.len() > NOTE_BYTES_MAX) {
+        let words = format!("a note has at most {NOTE_BYTES_MAX} bytes");
+        return Some(refused("too_big", "note".into(), words));
+    }
+    let mut seen = HashSet::new();
+    for (index, edit) in ask.edits.iter().enumerate() {
+        let field = |name: &str| format!("edits[{index}].{name}");
+        if edit.name.is_empty() || edit.name.len() > limits.name_bytes_max {
+            let words = format!("a name has 1 to {} bytes", limits.name_bytes_max);
+            return Some(refused("bad_field", field("name"), words));
+        }
+        if !seen.insert((&edit.name, &edit.scope)) {
+            return Some(refused("bad_field", field("name"), "this variable is edited twice"));
+        }
+        if edit.value.as_ref().is_some_and(|value| value.len() > limits.value_bytes_max) {
+            let words = format!("a value has at most {} bytes", limits.value_bytes_max);
+            return Some(refused("too_big", field("value"), words));
+        }
+        if edit.kind.as_ref().is_some_and(|kind| kind.len() > limits.name_bytes_max) {
+            let words = format!("a type has at most {} bytes", limits.name_bytes_max);
+            return Some(refused("too_big", field("type"), words));
+        }
+    }
+    None
+}
+
+fn conflict(document: &Document, if_revision: Option<u64>) -> Option<VarsAnswer> {
+    let expected = if_revision.filter(|expected| *expected != document.revision)?;
+    let changed = document.wanted.iter().filter(|wanted| wanted.rev > expected).cloned().collect();
+    Some(VarsAnswer::Conflict { revision: document.revision, changed })
+}
+
+fn too_large(limits: &Limits, document: &Document, names: &[String]) -> Option<VarsAnswer> {
+    let bytes = document.device_json().len();
+    let field = "edits[0].value".to_owned();
+    let name = names.first().map_or("", String::as_str);
+    if bytes > limits.document_bytes_max {
+        let max = limits.document_bytes_max;
+        let words = format!("with {name} the wanted values have {bytes} bytes, {max} are allowed");
+        return Some(refused("document_too_large", field, words));
+    }
+    if document.wanted.len() > limits.project_names_max {
+        let words =
+            format!("with {name} there are more than {} variables", limits.project_names_max);
+        return Some(refused("document_too_large", field, words));
+    }
+    None
+}
+
+fn edit_on(document: &Document, ask: &EditAsk, changes: Vec<Change>) -> Edit {
+    Edit {
+        v: EDIT_VERSION,
+        project: ask.project,
+        epoch: if document.epoch.is_empty() { new_epoch() } else { document.epoch.clone() },
+        rev: document.revision + 1,
+        edit_id: ask.edit_id.clone(),
+        actor: ask.actor.clone(),
+        at: unix_ms(),
+        note: ask.note.clone(),
+        changes,
+        raw: ask.raw.clone(),
+    }
+}
+
+/// A new epoch: the revision counter of a project begins.
+fn new_epoch() -> String {
+    const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+    let mut random = [0; EPOCH_BYTES];
+    getrandom::fill(&mut random).expect("the system's random numbers are there once it is up");
+    random.iter().map(|byte| char::from(LETTERS[usize::from(byte % 32)])).collect()
+}
+
+async fn publish(
+    context: &Context,
+    edit: &Edit,
+    stored: &StoredDocument,
+) -> Result<u64, PublishError> {
+    let payload = serde_json::to_vec(edit).map_err(|e| PublishError::Refused(e.to_string()))?;
+    let event = Outgoing {
+        stream: Stream::Edits,
+        project: edit.project,
+        // The revision belongs to it: a try that lost its race is another message.
+        id: format!("{}-{}", edit.edit_id, edit.rev),
+        expected: Some(stored.sequence),
+        payload: Bytes::from(payload),
+    };
+    context.bus.publish(event).await.map(|published| published.sequence)
+}
+
+/// The edit is committed: applies it and tells viewers. What fails here is made up for by the
+/// applier, and by viewers who ask again.
+async fn finish(context: &Context, edit: &Edit, sequence: u64, names: &[String]) {
+    info!(project = %edit.project, revision = edit.rev, actor = edit.actor, "edit committed");
+    // observer_edits_total: edits committed.
+    metrics::counter!("observer_edits_total").increment(1);
+    if let Err(error) = applier::apply_one(context, edit, sequence).await {
+        error!(error = %reason(&error), revision = edit.rev, "committed edit is not applied yet");
+        return;
+    }
+    if let Err(error) = tell(context, edit, names).await {
+        warn!(error = %reason(&error), "viewers were not told of an edit");
+    }
+}
+
+/// Tells viewers the new document, and what became of its values on each device so far.
+async fn tell(context: &Context, edit: &Edit, names: &[String]) -> Result<(), StoreError> {
+    let project = edit.project;
+    let document = context.store.document(project).await?.document;
+    view::tell_vars(context, project, Some(&document), Vec::new()).await;
+    let mut after: Option<String> = None;
+    loop {
+        let page = context.store.devices(project, after.as_deref(), DEVICES_PAGE).await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = Some(last.device.device.clone());
+        let devices = page
+            .iter()
+            .map(|stored| {
+                let mut view = view::device(context, &document, stored, &Names::Only(names));
+                view.reported.clear(); // Nothing was reported; only receipts changed.
+                view
+            })
+            .collect();
+        view::tell_vars(context, project, None, devices).await;
+    }
+}

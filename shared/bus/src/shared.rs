@@ -1,0 +1,51 @@
+//! The few things that both adapters do alike, so that they cannot come to differ.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+use crate::{BusError, BusErrorKind, Outgoing, PAYLOAD_BYTES_MAX, PublishError, Stream, Topic};
+
+/// Locks state that no panic can leave half changed for good: what a panicking holder may have left
+/// undone is at most one event that comes again.
+pub(crate) fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Refuses what can never be published.
+pub(crate) fn check_event(event: &Outgoing) -> Result<(), PublishError> {
+    if PAYLOAD_BYTES_MAX < event.payload.len() {
+        return Err(PublishError::TooLarge { bytes: event.payload.len() });
+    }
+    if event.expected.is_some() && event.stream != Stream::Edits {
+        let complaint = "only edits are published with an expected sequence";
+        return Err(PublishError::Refused(complaint.to_owned()));
+    }
+    Ok(())
+}
+
+/// Name of a stream, in dead letters and their subjects.
+pub(crate) fn stream_name(stream: Stream) -> &'static str {
+    match stream {
+        Stream::Logs => "logs",
+        Stream::Vars => "vars",
+        Stream::Edits => "edits",
+    }
+}
+
+/// Refuses what must not be broadcast.
+pub(crate) fn check_broadcast(topic: Topic, payload: &Bytes) -> Result<(), BusError> {
+    let complaint = if topic == Topic::Edits {
+        "edits are published, not broadcast".to_owned()
+    } else if PAYLOAD_BYTES_MAX < payload.len() {
+        format!("payload of {} bytes is too large", payload.len())
+    } else {
+        return Ok(());
+    };
+    Err(BusError { operation: "broadcast", kind: BusErrorKind::Refused, source: complaint.into() })
+}
+
+/// At most the first `bytes_max` bytes of a text, cut between characters.
+pub(crate) fn shortened(text: &str, bytes_max: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes_max)]
+}
