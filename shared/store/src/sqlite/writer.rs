@@ -142,7 +142,8 @@ impl<T: Send + 'static> Writer<T> {
 
     /// The last failure, if no commit succeeded since.
     pub(super) fn failure(&self) -> Option<Failure> {
-        self.health.get()
+        let over = self.thread.as_ref().is_none_or(JoinHandle::is_finished);
+        self.health.get().or_else(|| over.then(ended))
     }
 }
 
