@@ -8,7 +8,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::calls::{Call, Calls};
 use super::failure::Failure;
-use super::file::{self, Lock, Schema};
+use super::file::{self, Opened, Schema};
+use super::inspect::Inspection;
 use super::readers::Readers;
 use super::writer::Writer;
 use crate::accounts::{AccountStore, Created, NewAccount};
@@ -38,6 +39,7 @@ const READ_DEADLINE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct SqliteAccountStore {
     readers: Readers,
+    inspection: Inspection,
     writer: Writer<Call<()>>,
 }
 
@@ -49,11 +51,10 @@ impl SqliteAccountStore {
     /// [`StoreError`] when another process uses the file, or a later release made it.
     pub async fn open(config: &StoreConfig) -> Result<Self, StoreError> {
         let open = async {
-            let lock = Lock::take(&config.data_dir, SCHEMA.name).await?;
-            let path = file::path(&config.data_dir, &SCHEMA);
-            let db = file::open_writer(&path, &SCHEMA)?;
+            let Opened { path, db, lock, inspection } =
+                file::open(&config.data_dir, &SCHEMA).await?;
             let writer = Writer::start(SCHEMA.name, db, lock, Calls(()))?;
-            Ok(Self { readers: Readers::new(path), writer })
+            Ok(Self { readers: Readers::new(path), inspection, writer })
         };
         open.await.map_err(|failure: Failure| failure.of("open accounts.db"))
     }
@@ -82,7 +83,11 @@ impl AccountStore for SqliteAccountStore {
     }
 
     async fn check(&self) -> Result<(), StoreError> {
-        self.writer.check().await.map_err(|failure| failure.of("check accounts.db"))
+        let checked = match self.inspection.check() {
+            Ok(()) => self.writer.check().await,
+            damaged => damaged,
+        };
+        checked.map_err(|failure| failure.of("check accounts.db"))
     }
 }
 

@@ -112,3 +112,34 @@ impl<S: State> Writer<Call<S>> {
         .await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::StoreErrorKind;
+    use crate::sqlite::file::{self, Opened, Schema};
+
+    const SCHEMA: Schema =
+        Schema { name: "test", version: 1, create: "CREATE TABLE x (y INTEGER UNIQUE) STRICT;" };
+
+    fn insert(number: i64) -> impl FnMut(&Connection, &mut ()) -> Result<usize, Failure> {
+        move |db, ()| Ok(db.execute("INSERT INTO x VALUES (?1)", [number])?)
+    }
+
+    #[tokio::test]
+    async fn a_write_that_cannot_succeed_fails_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let Opened { db, lock, .. } = file::open(folder.path(), &SCHEMA).await.unwrap();
+        let writer = Writer::start(SCHEMA.name, db, lock, Calls(())).unwrap();
+        // The first holds the thread up until the others wait behind it: they are one group.
+        let (go, gone) = std::sync::mpsc::channel::<()>();
+        let first = writer.call(move |_, ()| Ok(gone.recv().is_err()));
+        let (a, b, c) = (writer.call(insert(1)), writer.call(insert(1)), writer.call(insert(2)));
+        let let_go = async move { drop(go) };
+        let (first, a, b, c, ()) = tokio::join!(first, a, b, c, let_go);
+        assert!(first.unwrap());
+        assert_eq!((a.unwrap(), c.unwrap()), (1, 1));
+        assert_eq!(b.unwrap_err().kind, StoreErrorKind::Refused);
+        assert!(writer.check().await.is_ok());
+    }
+}

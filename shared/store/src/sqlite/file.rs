@@ -8,10 +8,11 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use super::failure::Failure;
+use super::inspect::Inspection;
 use crate::StoreErrorKind;
 
 /// Time that a process which is just ending has to give up the file.
-const LOCK_WAIT: Duration = Duration::from_secs(5);
+const LOCK_WAIT: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 5_000 });
 
 /// Pause between two attempts to lock.
 const LOCK_EVERY: Duration = Duration::from_millis(50);
@@ -35,12 +36,12 @@ pub(super) struct Schema {
 pub(super) struct Lock {
     file: File,
     /// The process that held the file before did not close it.
-    pub(super) unclean: bool,
+    unclean: bool,
 }
 
 impl Lock {
     /// Locks `<name>.lock`, and marks the database as open.
-    pub(super) async fn take(folder: &Path, name: &str) -> Result<Self, Failure> {
+    async fn take(folder: &Path, name: &str) -> Result<Self, Failure> {
         make_folder(folder)?;
         let path = folder.join(format!("{name}.lock"));
         let options =
@@ -93,13 +94,26 @@ fn make_folder(folder: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Path of the database.
-pub(super) fn path(folder: &Path, schema: &Schema) -> PathBuf {
-    folder.join(format!("{}.db", schema.name))
+/// A database that was opened for writing.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) path: PathBuf,
+    pub(super) db: Connection,
+    pub(super) lock: Lock,
+    pub(super) inspection: Inspection,
+}
+
+/// Locks and opens a store's database in `folder`, and makes it when it is missing.
+pub(super) async fn open(folder: &Path, schema: &Schema) -> Result<Opened, Failure> {
+    let lock = Lock::take(folder, schema.name).await?;
+    let path = folder.join(format!("{}.db", schema.name));
+    let db = open_writer(&path, schema)?;
+    let inspection = Inspection::start(path.clone(), lock.unclean);
+    Ok(Opened { path, db, lock, inspection })
 }
 
 /// Opens the one connection that writes, and makes the schema in a new file.
-pub(super) fn open_writer(path: &Path, schema: &Schema) -> Result<Connection, Failure> {
+fn open_writer(path: &Path, schema: &Schema) -> Result<Connection, Failure> {
     let db = Connection::open(path)?;
     db.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     db.execute_batch(

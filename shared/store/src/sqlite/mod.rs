@@ -12,6 +12,7 @@ mod accounts;
 mod calls;
 mod failure;
 mod file;
+mod inspect;
 mod logs;
 mod readers;
 mod vars;

@@ -101,3 +101,43 @@ fn in_snapshot<A>(
 fn late(deadline: Duration) -> Failure {
     Failure::new(StoreErrorKind::Unavailable, format!("no answer in {deadline:?}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Counts for ever.
+    fn endless(db: &Connection) -> Result<i64, Failure> {
+        let count = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)
+             SELECT count(*) FROM n";
+        Ok(db.query_row(count, [], |row| row.get(0))?)
+    }
+
+    fn readers(folder: &tempfile::TempDir) -> Readers {
+        let path = folder.path().join("x.db");
+        Connection::open(&path).unwrap().execute_batch("CREATE TABLE x (y)").unwrap();
+        Readers::new(path)
+    }
+
+    #[tokio::test]
+    async fn a_read_ends_at_its_deadline_and_the_next_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let readers = readers(&folder);
+        let late = readers.read(Duration::from_millis(50), endless).await.unwrap_err();
+        assert_eq!(late.kind, StoreErrorKind::Unavailable);
+        let one = |db: &Connection| Ok(db.query_row("SELECT 1", [], |row| row.get::<_, i64>(0))?);
+        assert_eq!(readers.read(Duration::from_secs(10), one).await.unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn reads_whose_callers_are_gone_give_their_places_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let readers = readers(&folder);
+        for _ in 0..READERS_MAX * 2 {
+            let read = readers.read(Duration::from_mins(1), endless);
+            assert!(timeout(Duration::from_millis(20), read).await.is_err());
+        }
+        let one = |db: &Connection| Ok(db.query_row("SELECT 1", [], |row| row.get::<_, i64>(0))?);
+        assert_eq!(readers.read(Duration::from_secs(10), one).await.unwrap(), 1);
+    }
+}

@@ -57,7 +57,7 @@ pub(super) trait Writes: Send + 'static {
     fn answer(work: Self::Work, result: Result<(), Failure>);
 
     /// Looks after the database for a moment, outside a transaction; `idle` when nobody waits for it.
-    /// Returns when to come again at the latest.
+    /// Returns when to come again at the latest; zero when there is more to do.
     fn upkeep(&mut self, _db: &Connection, _idle: bool) -> Result<Duration, Failure> {
         Ok(UPKEEP_PAUSE)
     }
@@ -104,8 +104,14 @@ impl<T: Send + 'static> Writer<T> {
         let (queue, waiting) = sync_channel(WAITING_MAX);
         let health = Arc::new(Health::default());
         let now = Instant::now();
-        let (upkeep_at, upkeep_before) = (now + IDLE_AFTER, now);
-        let desk = Desk { db, writes, health: Arc::clone(&health), upkeep_at, upkeep_before };
+        let desk = Desk {
+            db,
+            writes,
+            health: Arc::clone(&health),
+            upkeep_at: now + IDLE_AFTER,
+            upkeep_before: now,
+            upkeep_hurries: false,
+        };
         let thread = std::thread::Builder::new()
             .name(format!("sqlite-{name}"))
             .spawn(move || desk.serve(&waiting, &lock))?;
@@ -136,7 +142,8 @@ impl<T: Send + 'static> Writer<T> {
 
     /// The last failure, if no commit succeeded since.
     pub(super) fn failure(&self) -> Option<Failure> {
-        self.health.get()
+        let over = self.thread.as_ref().is_none_or(JoinHandle::is_finished);
+        self.health.get().or_else(|| over.then(ended))
     }
 }
 
@@ -163,6 +170,8 @@ struct Desk<W> {
     upkeep_at: Instant,
     /// When it was done last.
     upkeep_before: Instant,
+    /// It has more to do, and takes turns with the writes.
+    upkeep_hurries: bool,
 }
 
 impl<W: Writes> Desk<W> {
@@ -189,7 +198,7 @@ impl<W: Writes> Desk<W> {
     fn rest(&mut self) {
         let now = Instant::now();
         self.upkeep_at = self.upkeep_at.min(now + IDLE_AFTER);
-        if self.upkeep_before + UPKEEP_EVERY <= now {
+        if self.upkeep_hurries || self.upkeep_before + UPKEEP_EVERY <= now {
             self.upkeep(false);
         }
     }
@@ -203,6 +212,7 @@ impl<W: Writes> Desk<W> {
                 UPKEEP_PAUSE
             }
         };
+        self.upkeep_hurries = pause.is_zero();
         self.upkeep_before = Instant::now();
         self.upkeep_at = self.upkeep_before + pause;
     }

@@ -121,24 +121,16 @@ impl Batch {
     }
 }
 
-/// Who sent a record: what many records share.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Source {
-    day: i64,
-    project: i64,
-    session: String,
-    device: String,
-    key: String,
-}
-
 /// What the writer remembers of the table, and its upkeep.
 pub(super) struct Records {
     projects: HashMap<ProjectId, i64>,
-    sources: HashMap<Source, i64>,
+    /// Who sent a record, by day, project, session, device and key.
+    sources: HashMap<String, i64>,
     /// Next counter by millisecond.
     counters: HashMap<i64, i64>,
     /// Rows for the search index: place, batch, row.
     fresh: Vec<(i64, usize, usize)>,
+    /// Room to write into.
     text: String,
     retention: Retention,
 }
@@ -157,6 +149,10 @@ impl Writes for Records {
             self.run_batch(db, index, batch)?;
         }
         self.index(db, group)
+    }
+
+    fn committed(&mut self) {
+        self.retention.add(self.fresh.len());
     }
 
     fn rolled_back(&mut self) {
@@ -299,24 +295,24 @@ impl Records {
         received: i64,
         texts: &Texts<'_>,
     ) -> Result<i64, Failure> {
-        let source = Source {
-            day: day(received),
-            project,
-            session: texts.session.to_owned(),
-            device: texts.device.to_owned(),
-            key: texts.key.to_owned(),
-        };
-        if let Some(known) = self.sources.get(&source) {
+        let Texts { session, device, key, .. } = texts;
+        let day = day(received);
+        self.text.clear();
+        // Lengths keep apart what concatenation would join.
+        let (first, second) = (session.len(), device.len());
+        write!(self.text, "{day} {project} {first} {second} {session}{device}{key}")
+            .expect("a String takes what is written");
+        if let Some(known) = self.sources.get(&self.text) {
             return Ok(*known);
         }
-        let values = params![source.day, project, source.session, source.device, source.key];
+        let values = params![day, project, session, device, key];
         let insert = "INSERT INTO sources (day, project, session, device, key)
              VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING";
         db.prepare_cached(insert)?.execute(values)?;
         let select = "SELECT source FROM sources
              WHERE day = ?1 AND project = ?2 AND session = ?3 AND device = ?4 AND key = ?5";
         let id: i64 = db.prepare_cached(select)?.query_row(values, |row| row.get(0))?;
-        self.sources.insert(source, id);
+        self.sources.insert(self.text.clone(), id);
         Ok(id)
     }
 }

@@ -13,6 +13,8 @@ mod append;
 mod field;
 mod retention;
 mod search;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -22,7 +24,8 @@ use tokio::sync::oneshot;
 use self::append::{Batch, Records};
 use self::retention::Retention;
 use super::failure::Failure;
-use super::file::{self, Lock, Schema};
+use super::file::{self, Opened, Schema};
+use super::inspect::Inspection;
 use super::readers::Readers;
 use super::writer::Writer;
 use crate::StoreError;
@@ -75,6 +78,7 @@ const SEARCH_DEADLINE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct SqliteLogStore {
     readers: Readers,
+    inspection: Inspection,
     writer: Writer<Batch>,
 }
 
@@ -86,12 +90,11 @@ impl SqliteLogStore {
     /// [`StoreError`] when another process uses the file, or a later release made it.
     pub async fn open(config: &StoreConfig) -> Result<Self, StoreError> {
         let open = async {
-            let lock = Lock::take(&config.data_dir, SCHEMA.name).await?;
-            let path = file::path(&config.data_dir, &SCHEMA);
-            let db = file::open_writer(&path, &SCHEMA)?;
+            let Opened { path, db, lock, inspection } =
+                file::open(&config.data_dir, &SCHEMA).await?;
             let records = Records::new(Retention::new(config));
             let writer = Writer::start(SCHEMA.name, db, lock, records)?;
-            Ok(Self { readers: Readers::new(path), writer })
+            Ok(Self { readers: Readers::new(path), inspection, writer })
         };
         open.await.map_err(|failure: Failure| failure.of("open logs.db"))
     }
@@ -113,6 +116,7 @@ impl LogStore for SqliteLogStore {
     }
 
     async fn check(&self) -> Result<(), StoreError> {
+        self.inspection.check().map_err(|failure| failure.of("check logs.db"))?;
         if self.writer.failure().is_none() {
             return Ok(());
         }

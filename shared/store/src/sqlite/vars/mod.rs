@@ -17,7 +17,8 @@ use rusqlite::Connection;
 use self::documents::Documents;
 use super::calls::{Call, Calls, State};
 use super::failure::Failure;
-use super::file::{self, Lock, Schema};
+use super::file::{self, Opened, Schema};
+use super::inspect::Inspection;
 use super::readers::Readers;
 use super::writer::Writer;
 use crate::StoreError;
@@ -106,6 +107,7 @@ const READ_DEADLINE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct SqliteVarStore {
     readers: Readers,
+    inspection: Inspection,
     writer: Writer<Call<Written>>,
     documents: Arc<Documents>,
 }
@@ -136,13 +138,12 @@ impl SqliteVarStore {
     /// [`StoreError`] when another process uses the file, or a later release made it.
     pub async fn open(config: &StoreConfig) -> Result<Self, StoreError> {
         let open = async {
-            let lock = Lock::take(&config.data_dir, SCHEMA.name).await?;
-            let path = file::path(&config.data_dir, &SCHEMA);
-            let db = file::open_writer(&path, &SCHEMA)?;
+            let Opened { path, db, lock, inspection } =
+                file::open(&config.data_dir, &SCHEMA).await?;
             let documents = Arc::new(Documents::default());
             let written = Written { documents: Arc::clone(&documents), waiting: Vec::new() };
             let writer = Writer::start(SCHEMA.name, db, lock, Calls(written))?;
-            Ok(Self { readers: Readers::new(path), writer, documents })
+            Ok(Self { readers: Readers::new(path), inspection, writer, documents })
         };
         open.await.map_err(|failure: Failure| failure.of("open vars.db"))
     }
@@ -258,7 +259,11 @@ impl VarStore for SqliteVarStore {
     }
 
     async fn check(&self) -> Result<(), StoreError> {
-        self.writer.check().await.map_err(|failure| failure.of("check vars.db"))
+        let checked = match self.inspection.check() {
+            Ok(()) => self.writer.check().await,
+            damaged => damaged,
+        };
+        checked.map_err(|failure| failure.of("check vars.db"))
     }
 }
 

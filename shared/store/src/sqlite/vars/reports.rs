@@ -30,9 +30,14 @@ pub(super) fn store(db: &Connection, report: &Report) -> Result<Reported, Failur
             continue;
         }
         let before = row.before(&value.name)?;
-        // The same stamp is the same line again: it says the same.
-        if before.as_ref().is_some_and(|before| report.stamp < before.stamp) {
-            continue;
+        match &before {
+            Some(before) if report.stamp < before.stamp => continue,
+            // The same line again: it says the same, and is no news for others' last values.
+            Some(before) if report.stamp == before.stamp && !before.gone => {
+                reported.taken.push(value.name.clone());
+                continue;
+            }
+            Some(_) | None => {}
         }
         if before.as_ref().is_none_or(|before| before.gone) {
             if report.vars_max <= live {

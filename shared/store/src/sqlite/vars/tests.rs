@@ -5,13 +5,13 @@ use crate::vars::{AppliedMark, GONE_DEVICES_MAX, ReportedValue, Stamp};
 
 struct Store {
     store: SqliteVarStore,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 async fn open() -> Store {
     let folder = tempfile::tempdir().unwrap();
     let config = StoreConfig { data_dir: folder.path().into(), ..StoreConfig::default() };
-    Store { store: SqliteVarStore::open(&config).await.unwrap(), _folder: folder }
+    Store { store: SqliteVarStore::open(&config).await.unwrap(), folder }
 }
 
 fn project() -> ProjectId {
@@ -79,7 +79,7 @@ fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
 
 #[tokio::test]
 async fn edits_are_applied_in_their_order_each_once_and_survive() {
-    let Store { store, _folder } = open().await;
+    let Store { store, folder } = open().await;
     let apply = async |edit: &Edit, sequence| store.apply_edit(edit, sequence).await.unwrap();
     assert_eq!(store.document(project()).await.unwrap(), StoredDocument::default());
     assert_eq!(apply(&edit(1, "a", Some("1")), 10).await, EditApplied::Now);
@@ -90,7 +90,7 @@ async fn edits_are_applied_in_their_order_each_once_and_survive() {
     let document = store.document(project()).await.unwrap();
     assert_eq!((document.sequence, document.document.revision), (12, 3));
     drop(store);
-    let config = StoreConfig { data_dir: _folder.path().into(), ..StoreConfig::default() };
+    let config = StoreConfig { data_dir: folder.path().into(), ..StoreConfig::default() };
     let store = SqliteVarStore::open(&config).await.unwrap();
     assert_eq!(store.document(project()).await.unwrap(), document);
     assert_eq!(document.document.wanted.len(), 1);
@@ -98,7 +98,7 @@ async fn edits_are_applied_in_their_order_each_once_and_survive() {
 
 #[tokio::test]
 async fn an_older_report_changes_nothing() {
-    let Store { store, _folder } = open().await;
+    let Store { store, folder: _folder } = open().await;
     store.sign_in(project(), &device("d", 1), 10).await.unwrap();
     let taken = store.report(&report("d", 2, &[("a", "2"), ("b", "2")])).await.unwrap().taken;
     assert_eq!(taken, ["a", "b"]);
@@ -111,7 +111,7 @@ async fn an_older_report_changes_nothing() {
 
 #[tokio::test]
 async fn what_was_reset_or_withdrawn_does_not_come_back() {
-    let Store { store, _folder } = open().await;
+    let Store { store, folder: _folder } = open().await;
     store.report(&report("d", 1, &[("a", "1"), ("b", "1")])).await.unwrap();
     let withdraw = Report { withdrawn: vec!["a".into()], ..report("d", 3, &[]) };
     store.report(&withdraw).await.unwrap();
@@ -128,7 +128,7 @@ async fn what_was_reset_or_withdrawn_does_not_come_back() {
 
 #[tokio::test]
 async fn the_first_report_of_a_revision_stays() {
-    let Store { store, _folder } = open().await;
+    let Store { store, folder: _folder } = open().await;
     let mark = async |seq, rev, ms| {
         let mut line = report("d", seq, &[("a", "1")]);
         line.values[0].applied = Some(AppliedMark { rev, ms: Some(ms) });
@@ -143,7 +143,7 @@ async fn the_first_report_of_a_revision_stays() {
 
 #[tokio::test]
 async fn devices_past_a_bound_are_forgotten_longest_gone_first() {
-    let Store { store, _folder } = open().await;
+    let Store { store, folder: _folder } = open().await;
     for epoch in 1..=3 {
         store.sign_in(project(), &device(&format!("d{epoch}"), epoch), 3).await.unwrap();
     }
@@ -158,7 +158,7 @@ async fn devices_past_a_bound_are_forgotten_longest_gone_first() {
 
 #[tokio::test]
 async fn gone_devices_without_a_name_are_few() {
-    let Store { store, _folder } = open().await;
+    let Store { store, folder: _folder } = open().await;
     let mut forgotten = Vec::new();
     for epoch in 1..=GONE_DEVICES_MAX as u64 + 1 {
         let id = format!("d{epoch}");
@@ -170,7 +170,7 @@ async fn gone_devices_without_a_name_are_few() {
 
 #[tokio::test]
 async fn the_order_in_which_sign_in_and_end_arrive_does_not_matter() {
-    let Store { store, _folder } = open().await;
+    let Store { store, folder: _folder } = open().await;
     let online = async || {
         let found = store.devices_by_id(project(), &["d".into()]).await.unwrap();
         found.first().map(|found| found.device.online)
