@@ -76,7 +76,8 @@ afterEach(async (context) => {
 
 const $ = (id) => page.getByTestId(id);
 const shoot = (name) => page.screenshot({ path: join(shots, `${name}.png`) });
-const openConsole = (key) => page.goto(`${observer.ready.page}#key=${key}`);
+const home = () => `${observer.ready.api}/`;
+const openConsole = (key) => page.goto(`${home()}#key=${key}`);
 const variable = (name) => page.locator(`[data-testid="var-row"][data-name="${name}"]`);
 
 /** The rows on the screen. The list is virtual: what changes is which rows, not how many. */
@@ -99,7 +100,7 @@ async function save(name, value) {
 
 /** A number of the demo that may be edited, and a value that it does not have. */
 async function editable() {
-  const { page: base, key } = observer.ready;
+  const { api: base, key } = observer.ready;
   const address = new URL(`/api/v1/projects/${key}/vars`, base);
   return eventually('the demo has a number to edit', async () => {
     const vars = await (await fetch(address)).json();
@@ -116,7 +117,7 @@ async function editable() {
 }
 
 test('a person signs in with the key by hand', async () => {
-  await page.goto(observer.ready.page);
+  await page.goto(home());
   await shoot('sign-in');
   await $('signin-key').fill(observer.ready.key);
   await $('signin-submit').click();
@@ -160,12 +161,12 @@ test('an edit reaches the demo and is shown as applied', async () => {
 
 test('what a game sends by hand is on the page, and what the page sets is in the game', async () => {
   const post = (token) =>
-    fetch(new URL('/users/tokens', observer.ready.page), {
+    fetch(new URL('/users/tokens', home()), {
       method: 'POST',
       headers: { 'content-type': 'application/json' },
       body: JSON.stringify({ token }),
     });
-  const { token: key } = await (await fetch(new URL('/users/tokens', observer.ready.page))).json();
+  const { token: key } = await (await fetch(new URL('/users/tokens', home()))).json();
   assert.equal((await post(key)).status, 200);
   await openConsole(key);
   const game = await startGame(observer.ready.game, key);

@@ -34,7 +34,7 @@ export async function startObserver() {
   const child = spawn(BINARY, ['serve', '--demo'], {
     stdio: ['ignore', log.fd, log.fd],
     env: {
-      ...process.env,
+      ...Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('OBSERVER_'))),
       OBSERVER_API__LISTEN: free,
       OBSERVER_GATEWAY__LISTEN: free,
       OBSERVER_ADMIN__LISTEN: free,
