@@ -32,6 +32,10 @@ const SETTLE_WITHIN: Duration = Duration::from_secs(7);
 /// First buffer of a message: most, when it is quiet, fit.
 const FIRST_BYTES: usize = 2 * 1024;
 
+/// Full messages that may wait until one more may be under way. Past it the worker's sockets are
+/// not read, so that games wait instead of our memory growing: 1 MiB in messages of 16 KiB.
+const READY_MAX: usize = 64;
+
 /// A line that was checked and is on its way.
 pub(crate) struct Accepted<'a> {
     pub(crate) head: LineHead<'a>,
@@ -123,6 +127,11 @@ impl Batches {
         self.open.is_empty() && self.ready.is_empty() && self.under_way == 0
     }
 
+    /// Whether so much waits that no socket is to be read.
+    pub(crate) fn are_behind(&self) -> bool {
+        READY_MAX <= self.ready.len()
+    }
+
     /// Takes the next message to publish, if one more may be under way.
     fn start_next(&mut self, publishes_max: usize) -> Option<Batch> {
         if publishes_max <= self.under_way {
@@ -182,6 +191,18 @@ impl Worker {
         }
     }
 
+    /// Whether so much waits to be published that `socket` is not read. It is stirred once that is
+    /// over. Who is not signed in has nothing to publish, and is read.
+    pub(crate) fn hold_back(&self, socket: &Rc<Socket>) -> bool {
+        if socket.signed_in().is_none() || !self.batches.borrow().are_behind() {
+            return false;
+        }
+        if !socket.held_back.replace(true) {
+            self.waiting.borrow_mut().push(Rc::clone(socket));
+        }
+        true
+    }
+
     fn publish_ready(self: &Rc<Self>) {
         let publishes_max = self.shared.config.publishes_max.get();
         loop {
@@ -197,6 +218,12 @@ impl Worker {
         let open = batches.ready.is_empty() && !batches.open.is_empty();
         drop(batches);
         self.publish_ready();
+        if !self.batches.borrow().are_behind() {
+            for socket in self.waiting.take() {
+                socket.held_back.set(false);
+                socket.stir();
+            }
+        }
         if open {
             self.flush.notify_one();
         }

@@ -199,6 +199,9 @@ impl Session {
     fn take_in(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let worker = Rc::clone(&self.worker);
         for _ in 0..READS_MAX {
+            if worker.hold_back(&self.socket) {
+                return Ok(());
+            }
             self.take_held();
             if !self.may_read() {
                 return Ok(());
@@ -243,7 +246,7 @@ impl Session {
         let now_us = now_us();
         let mut rest = bytes;
         let mut lines = 0;
-        while self.may_take_line() {
+        while self.may_take_line() && !self.is_behind() {
             match self.splitter.next_line(&mut rest) {
                 Ok(Some(line)) => {
                     lines += 1;
@@ -272,6 +275,10 @@ impl Session {
             && self.socket.unsettled.get() < self.worker.shared.limits.unsettled_lines_max
     }
 
+    fn is_behind(&self) -> bool {
+        self.socket.signed_in().is_some() && self.worker.batches.borrow().are_behind()
+    }
+
     fn may_read(&self) -> bool {
         !self.at_end && self.held.bytes.is_empty() && self.may_take_line()
     }
@@ -281,7 +288,11 @@ impl Session {
         if self.socket.signed_in().is_some() {
             self.deadlines.signed_in();
         }
-        if self.may_read() { self.deadlines.resume() } else { self.deadlines.pause() }
+        if self.may_read() && !self.socket.held_back.get() {
+            self.deadlines.resume();
+        } else {
+            self.deadlines.pause();
+        }
     }
 
     /// Counts what is kept of lines that are not taken yet.

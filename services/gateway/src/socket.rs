@@ -32,6 +32,8 @@ pub(crate) struct Socket {
     signed_in: OnceCell<SignedIn>,
     /// A sign-in is under way; the socket is not read meanwhile.
     pub(crate) asking: Cell<bool>,
+    /// It waits until fewer messages do; not read meanwhile.
+    pub(crate) held_back: Cell<bool>,
     /// Lines that wait for their outcome.
     pub(crate) unsettled: Cell<usize>,
     /// What of the wanted document was sent, if any.
@@ -73,6 +75,7 @@ impl Socket {
             device,
             signed_in: OnceCell::new(),
             asking: Cell::new(false),
+            held_back: Cell::new(false),
             unsettled: Cell::new(0),
             sent: RefCell::new(None),
             out: RefCell::new(Outbox::new(output_bytes_max)),

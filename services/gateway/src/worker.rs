@@ -50,6 +50,8 @@ pub(crate) struct Worker {
     pub(crate) scratch: RefCell<Scratch>,
     /// Something has gathered that is to be published.
     pub(crate) flush: Notify,
+    /// Sockets that are not read until fewer messages wait, longest waiting first; each once.
+    pub(crate) waiting: RefCell<Vec<Rc<Socket>>>,
     /// Sign-ins and ends that could not be told yet.
     pub(crate) untold: RefCell<VecDeque<Box<Presence>>>,
     /// Sockets, and what is done for one.
@@ -74,6 +76,7 @@ impl Worker {
             chunk: RefCell::new(vec![0; READ_BYTES].into()),
             scratch: RefCell::default(),
             flush: Notify::new(),
+            waiting: RefCell::default(),
             untold: RefCell::default(),
             sessions: TaskTracker::new(),
             publishes: TaskTracker::new(),

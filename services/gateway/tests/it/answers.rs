@@ -175,3 +175,36 @@ async fn a_game_that_does_not_read_is_closed_and_others_are_unaffected() {
     other.hears_nothing_more().await;
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn while_the_bus_is_behind_sockets_are_not_read_and_then_all_lines_are_answered() {
+    const GAMES: usize = 40;
+    const LINES: usize = 32;
+    let rig = Rig::start().await;
+    rig.bus.hold_publishes();
+    let json = format!("[{{\"message\":\"{}\"}}]", "x".repeat(17_000)); // Each travels alone.
+    let mut sending = tokio::task::JoinSet::new();
+    for _ in 0..GAMES {
+        let mut game = rig.game().await;
+        let json = json.clone();
+        sending.spawn(async move {
+            for mid in 0..LINES {
+                game.send(&format!("l:{KEY}:{json}:{mid}\n")).await;
+            }
+            for _ in 0..LINES {
+                let answer = game.line().await;
+                assert!(answer.starts_with("OK "), "{answer}");
+            }
+        });
+    }
+    // Two workers, each with 256 messages under way.
+    eventually("all that may be is under way", || rig.bus.messages().len() >= 512).await;
+    let mut late = rig.game().await; // Who comes now is welcome all the same.
+    rig.bus.release_publishes();
+    late.hears_nothing_more().await;
+    while let Some(sent) = sending.join_next().await {
+        sent.unwrap();
+    }
+    assert_eq!(rig.bus.lines(Stream::Logs).len(), GAMES * LINES);
+    rig.stop().await;
+}
