@@ -2,16 +2,19 @@
 //! the log sees the edit from then on, whatever becomes of this process.
 
 use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::time::Duration;
 
 use bytes::Bytes;
 use observer_bus::{Outgoing, PublishError, Stream};
-use observer_chassis::reason;
+use observer_chassis::{Backoff, reason};
 use observer_store::StoreError;
 use observer_store::vars::StoredDocument;
-use observer_wire::Limits;
 use observer_wire::ask::{EditAsk, VarsAnswer};
 use observer_wire::edit::{Change, Document, EDIT_VERSION, Edit, NOTE_BYTES_MAX, TypedValue};
 use observer_wire::value::{VarType, canonical};
+use observer_wire::{Limits, ProjectId};
+use tokio::sync::Mutex;
 use tracing::{error, info, warn};
 
 use crate::view::{self, DEVICES_PAGE, Names, unix_ms};
@@ -19,6 +22,30 @@ use crate::{Context, applier};
 
 /// Tries to commit an edit while others commit theirs. Each lost race means that another edit won.
 const COMMIT_TRIES: usize = 8;
+
+/// First pause after a lost race, and the longest: about what the other edit needs to be applied.
+const RACE_PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
+
+/// Projects share this many turns; two that share one wait for each other now and then.
+const TURNS: usize = 64;
+
+/// Whose turn it is to commit an edit, by project.
+pub(crate) struct Turns(Vec<Mutex<()>>);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self(std::iter::repeat_with(Mutex::default).take(TURNS).collect())
+    }
+}
+
+impl Turns {
+    fn of(&self, project: ProjectId) -> &Mutex<()> {
+        let mut hasher = DefaultHasher::new();
+        project.hash(&mut hasher);
+        let at = usize::try_from(hasher.finish() % (TURNS as u64)).expect("less than TURNS");
+        &self.0[at]
+    }
+}
 
 /// Characters of an epoch.
 const EPOCH_BYTES: usize = 8;
@@ -31,6 +58,9 @@ pub(crate) async fn edit(context: &Context, ask: EditAsk) -> VarsAnswer {
         Err(error) => return busy("variables' store", &reason(&error)),
     };
     let names: Vec<String> = changes.iter().map(|change| change.name.clone()).collect();
+    // Edits of this process wait for each other; only those of another one can be first.
+    let _turn = context.turns.of(ask.project).lock().await;
+    let mut pauses = Backoff::new(RACE_PAUSES.0, RACE_PAUSES.1);
     for _ in 0..COMMIT_TRIES {
         if let Err(error) = applier::repair(context, ask.project).await {
             return busy("repair of variables", &reason(&error));
@@ -54,7 +84,9 @@ pub(crate) async fn edit(context: &Context, ask: EditAsk) -> VarsAnswer {
                 return VarsAnswer::Edited { revision: edit.rev };
             }
             // Another edit was first, or the store went back: look again.
-            Err(PublishError::Unexpected { .. }) => {}
+            Err(PublishError::Unexpected { .. }) => {
+                tokio::time::sleep(pauses.next_delay()).await;
+            }
             Err(error) => return busy("edit log", &reason(&error)),
         }
     }
@@ -233,5 +265,135 @@ async fn tell(context: &Context, edit: &Edit, names: &[String]) -> Result<(), St
             })
             .collect();
         view::tell_vars(context, project, None, devices).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use observer_wire::ask::EditInput;
+
+    use super::*;
+    use crate::rig::{PROJECT, Rig, ask, set};
+
+    /// What an answer says, in a few words.
+    fn words(answer: &VarsAnswer) -> String {
+        match answer {
+            VarsAnswer::Edited { revision } => format!("revision {revision}"),
+            VarsAnswer::Refused { code, field, .. } => format!("{code} {field}"),
+            VarsAnswer::Conflict { revision, changed } => {
+                let names: Vec<_> = changed.iter().map(|wanted| wanted.name.as_str()).collect();
+                format!("conflict {revision} {}", names.join(","))
+            }
+            VarsAnswer::Document(_) | VarsAnswer::Snapshot(_) | VarsAnswer::Busy { .. } => {
+                format!("{answer:?}")
+            }
+        }
+    }
+
+    async fn check(limits: Limits, cases: Vec<(EditAsk, &str)>) {
+        let rig = Rig::start(limits).await;
+        for (ask, expected) in cases {
+            assert_eq!(words(&rig.edit(ask).await), expected);
+        }
+        rig.stop().await;
+    }
+
+    #[tokio::test]
+    async fn each_edit_is_the_next_revision_and_is_in_force_when_it_is_answered() {
+        let rig = Rig::start(Limits::default()).await;
+        for revision in 1..=3_u64 {
+            let answer =
+                rig.edit(ask(vec![set("a", Some("integer"), &revision.to_string())])).await;
+            assert_eq!(words(&answer), format!("revision {revision}"));
+            let project = PROJECT.parse().unwrap();
+            let stored = rig.context.store.document(project).await.unwrap().document;
+            assert_eq!(
+                (stored.revision, stored.wanted[0].value.clone()),
+                (revision, revision.to_string())
+            );
+        }
+        rig.stop().await;
+    }
+
+    #[tokio::test]
+    async fn edits_at_the_same_time_make_revisions_without_gaps() {
+        let rig = Rig::start(Limits::default()).await;
+        let edits = (0..6).map(|n| rig.edit(ask(vec![set(&format!("v{n}"), None, "x")])));
+        let mut answers: Vec<_> =
+            futures_util::future::join_all(edits).await.iter().map(words).collect();
+        answers.sort_unstable();
+        let expected: Vec<_> = (1..=6).map(|revision| format!("revision {revision}")).collect();
+        assert_eq!(answers, expected);
+        rig.stop().await;
+    }
+
+    #[tokio::test]
+    async fn an_edit_on_another_revision_is_a_conflict_that_names_what_changed() {
+        let on = |revision, name: &str| EditAsk {
+            if_revision: Some(revision),
+            ..ask(vec![set(name, None, "x")])
+        };
+        check(
+            Limits::default(),
+            vec![
+                (on(0, "a"), "revision 1"),
+                (on(1, "b"), "revision 2"),
+                (on(1, "c"), "conflict 2 b"),
+                (on(9, "c"), "conflict 2 "),
+                (on(2, "c"), "revision 3"),
+            ],
+        )
+        .await;
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_accepted_names_its_field() {
+        let mut with_note = ask(vec![set("a", None, "x")]);
+        with_note.note = Some("n".repeat(NOTE_BYTES_MAX + 1));
+        let neither = EditInput { value: None, ..set("a", None, "") };
+        check(
+            Limits::default(),
+            vec![
+                (ask(vec![]), "bad_field edits"),
+                (ask(vec![set("", None, "x")]), "bad_field edits[0].name"),
+                (ask(vec![set("a", None, "x"), set("a", None, "y")]), "bad_field edits[1].name"),
+                (ask(vec![neither]), "bad_field edits[0].value"),
+                (ask(vec![set("a", Some("float"), "x")]), "bad_value edits[0].value"),
+                (with_note, "too_big note"),
+            ],
+        )
+        .await;
+    }
+
+    #[tokio::test]
+    async fn bounds_hold_at_the_limit_and_one_past_it() {
+        let limits = Limits::default();
+        let names = |count: usize| ask((0..count).map(|n| set(&n.to_string(), None, "")).collect());
+        let name = |bytes: usize| ask(vec![set(&"n".repeat(bytes), None, "")]);
+        let value = |bytes: usize| ask(vec![set("v", None, &"x".repeat(bytes))]);
+        check(
+            limits.clone(),
+            vec![
+                (names(limits.edit_changes_max), "revision 1"),
+                (names(limits.edit_changes_max + 1), "bad_field edits"),
+                (name(limits.name_bytes_max), "revision 2"),
+                (name(limits.name_bytes_max + 1), "bad_field edits[0].name"),
+                (value(limits.value_bytes_max), "revision 3"),
+                (value(limits.value_bytes_max + 1), "too_big edits[0].value"),
+            ],
+        )
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_document_has_its_largest_size_and_not_a_byte_more() {
+        let empty = r#"[{"name":"a","type":"string","value":""}]"#.len();
+        let limits = Limits { document_bytes_max: 1000, ..Limits::default() };
+        let fill = |bytes: usize| ask(vec![set("a", None, &"x".repeat(bytes - empty))]);
+        check(
+            limits,
+            vec![(fill(1001), "document_too_large edits[0].value"), (fill(1000), "revision 1")],
+        )
+        .await;
     }
 }

@@ -21,6 +21,8 @@ mod config;
 mod presence;
 mod receipts;
 mod report;
+#[cfg(test)]
+mod rig;
 mod view;
 
 pub use config::VarStoreConfig;
@@ -32,6 +34,7 @@ use observer_chassis::{BoxError, Readiness, Shutdown, Tasks, keep_checking, reas
 use observer_store::VarStore;
 use observer_wire::Limits;
 
+use commit::Turns;
 use presence::Presence;
 
 /// What all parts of var-store share.
@@ -40,6 +43,13 @@ pub(crate) struct Context {
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) store: Arc<dyn VarStore>,
     pub(crate) presence: Presence,
+    pub(crate) turns: Turns,
+}
+
+impl Context {
+    fn new(limits: Limits, bus: Arc<dyn Bus>, store: Arc<dyn VarStore>) -> Self {
+        Self { limits, bus, store, presence: Presence::default(), turns: Turns::default() }
+    }
 }
 
 /// Stores values and commits edits until shutdown is requested, then finishes what is in hand.
@@ -54,7 +64,7 @@ pub async fn run(
     readiness: Readiness,
     shutdown: Shutdown,
 ) -> Result<(), BoxError> {
-    let context = Arc::new(Context { limits, bus, store, presence: Presence::default() });
+    let context = Arc::new(Context::new(limits, bus, store));
     let tasks = Tasks::new(shutdown.clone());
     let gateways = context.bus.listen(Topic::Gateways).await?;
     let reports = context.bus.consume(Durable::VarStore).await?;
