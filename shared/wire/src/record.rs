@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::io::Write as _;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,9 @@ use crate::text;
 
 /// Bytes of search text kept of one record; what is beyond is stored and shown, but not found.
 pub const TEXT_BYTES_MAX: usize = 16 * 1024;
+
+/// Bytes of a number that is written without allocating: any integer, and floats as people write them.
+const DIGITS_MAX: usize = 32;
 
 /// How severe a record is. The order is that of severity.
 #[derive(
@@ -226,6 +230,17 @@ impl AnyValue<'_> {
             add_text(search, text);
         }
     }
+
+    /// Adds a number without allocating, as nearly every record has one.
+    fn add_number(self, number: impl fmt::Display) {
+        let mut digits = [0; DIGITS_MAX];
+        let mut rest = &mut digits[..];
+        if write!(rest, "{number}").is_err() {
+            return self.add(&number.to_string()); // A float of many digits; they are rare.
+        }
+        let length = DIGITS_MAX - rest.len();
+        self.add(std::str::from_utf8(&digits[..length]).unwrap_or_default());
+    }
 }
 
 impl<'de> DeserializeSeed<'de> for AnyValue<'_> {
@@ -255,17 +270,17 @@ impl<'de> Visitor<'de> for AnyValue<'_> {
     }
 
     fn visit_u64<E>(self, number: u64) -> Result<Found<'de>, E> {
-        self.add(&number.to_string());
+        self.add_number(number);
         Ok(Found::Number(number as f64))
     }
 
     fn visit_i64<E>(self, number: i64) -> Result<Found<'de>, E> {
-        self.add(&number.to_string());
+        self.add_number(number);
         Ok(Found::Number(number as f64))
     }
 
     fn visit_f64<E>(self, number: f64) -> Result<Found<'de>, E> {
-        self.add(&number.to_string());
+        self.add_number(number);
         Ok(Found::Number(number))
     }
 
@@ -350,6 +365,13 @@ mod tests {
         assert_eq!(search_text(&format!("{{\"a\":\"{long}\"}}")).len(), TEXT_BYTES_MAX);
         let more = format!("{{\"a\":\"{long}\",\"b\":\"more\"}}");
         assert!(search_text(&more).len() <= TEXT_BYTES_MAX + 1);
+    }
+
+    #[test]
+    fn numbers_are_searched_by_their_digits() {
+        let json = r#"{"a":-12,"b":18446744073709551615,"c":1.5,"d":1e-60}"#;
+        let text = search_text(json);
+        assert!(text.starts_with("12 18446744073709551615 1 5 0 00000000"), "{text}");
     }
 
     #[test]
