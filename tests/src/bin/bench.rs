@@ -298,7 +298,7 @@ async fn start_nats() -> (NatsServer, Process, Process, String) {
     all.extend(settings(&[
         ("OBSERVER_BUS__TYPE", "nats"),
         ("OBSERVER_BUS__URL", &nats.url()),
-        ("OBSERVER_BUS__LOGS_BYTES_MAX", "34359738368"),
+        ("OBSERVER_BUS__LOGS_BYTES_MAX", "17179869184"),
         ("OBSERVER_BUS__LOGS_PROJECT_MESSAGES_MAX", "100000000"),
     ]));
     let mut api = Process::start("observer-api", &[], all.clone());
