@@ -40,6 +40,9 @@ impl Filter {
             return Err(ApiError::field("q", format!("has more than {QUERY_BYTES_MAX} bytes")));
         }
         let terms = parse_query(query);
+        if terms.is_empty() && !query.trim().is_empty() {
+            return Err(ApiError::field("q", "has no letter or digit to look for"));
+        }
         if terms.len() > QUERY_TERMS_MAX {
             return Err(ApiError::field("q", format!("has more than {QUERY_TERMS_MAX} terms")));
         }

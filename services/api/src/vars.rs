@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use observer_bus::{RequestError, Service};
 use observer_wire::ProjectId;
-use observer_wire::ask::{Snapshot, VarsAnswer, VarsAsk};
+use observer_wire::ask::{DeviceView, Place, Snapshot, VarsAnswer, VarsAsk};
 use observer_wire::edit::Document;
 use serde::Serialize;
 use tracing::error;
@@ -49,18 +49,30 @@ pub(crate) async fn show(
     out.push_str(",\"wanted\":");
     push(&mut out, &document.wanted.iter().map(WantedView::from).collect::<Vec<_>>());
     out.push_str(",\"devices\":[");
-    let mut separator = "";
+    let mut whole: Option<DeviceView> = None;
     loop {
-        for device in &page.devices {
-            out.push_str(separator);
-            separator = ",";
-            push(&mut out, &FullView::from(device));
+        for device in page.devices {
+            match &mut whole {
+                // A device with many values comes in parts.
+                Some(whole) if whole.device == device.device => {
+                    whole.reported.extend(device.reported);
+                }
+                _ => {
+                    if let Some(whole) = whole.replace(device) {
+                        push(&mut out, &FullView::from(&whole));
+                        out.push(',');
+                    }
+                }
+            }
         }
         if out.len() > ANSWER_BYTES_MAX {
             return Err(ApiError::Internal("the devices are too many to be shown at once"));
         }
-        let Some(after) = page.next.take() else { break };
+        let Some(after) = page.next else { break };
         page = self::page(&app, project, Some(after)).await?;
+    }
+    if let Some(whole) = &whole {
+        push(&mut out, &FullView::from(whole));
     }
     out.push_str("]}");
     Ok(Json(out))
@@ -74,7 +86,7 @@ fn push(out: &mut String, value: &impl Serialize) {
 pub(crate) async fn page(
     app: &App,
     project: ProjectId,
-    after: Option<String>,
+    after: Option<Place>,
 ) -> Result<Snapshot, ApiError> {
     let answer = ask(app, &VarsAsk::Snapshot { project, after }).await?;
     let VarsAnswer::Snapshot(page) = answer else { return Err(unexpected(answer)) };

@@ -24,6 +24,10 @@ use crate::problem::ApiError;
 use crate::queue::{News, Queue};
 use crate::socket::{self, End, Gone, Incoming, Socket};
 
+/// Bytes of names and values of one `vars` frame, past which the next begins: a frame must fit into what
+/// a socket may be behind.
+const VALUES_BYTES_TARGET: usize = 256 * 1024;
+
 /// Silence in both directions after which the original closed a socket.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
@@ -208,13 +212,24 @@ impl Page {
             Err(error) => return self.refuse(&ApiError::Store(error)).await,
         };
         let mut vars = Vec::with_capacity(values.len() * 4);
+        let mut bytes = 0;
         for value in &values {
+            bytes += 2 * value.name.len() + value.kind.len() + value.value.len();
             vars.push(Cow::Owned(format!("{}:type", value.name)));
             vars.push(Cow::Borrowed(value.kind.as_str()));
             vars.push(Cow::Owned(format!("{}:value", value.name)));
             vars.push(Cow::Borrowed(value.value.as_str()));
+            if VALUES_BYTES_TARGET <= bytes {
+                let vars = std::mem::take(&mut vars);
+                self.socket.send(Frame::Vars { vars }.text()).await?;
+                bytes = 0;
+            }
         }
-        self.socket.send(Frame::Vars { vars }.text()).await
+        // The first frame comes also when there is nothing to say: the page waits for it.
+        if !vars.is_empty() || values.is_empty() {
+            self.socket.send(Frame::Vars { vars }.text()).await?;
+        }
+        Ok(())
     }
 
     async fn refuse(&mut self, error: &ApiError) -> Result<(), Gone> {

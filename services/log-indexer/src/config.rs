@@ -9,12 +9,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogIndexerConfig {
-    /// Batches in work at once. While one waits for the store, the next is read.
+    /// Batches in work at once. More than one keeps a slow store busy; with the bus in process, one
+    /// keeps live lines in their order.
     pub workers: NonZeroUsize,
 }
 
 impl Default for LogIndexerConfig {
     fn default() -> Self {
-        Self { workers: NonZeroUsize::new(2).expect("two is not zero") }
+        Self { workers: NonZeroUsize::MIN }
     }
 }

@@ -21,6 +21,10 @@ use crate::batch::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, Batch};
 /// First pause before records are sent to the store again, and the longest.
 const STORE_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
+/// Pause between two words to the bus that deliveries are in hand: well within the time after which it
+/// gives them to somebody else.
+const IN_PROGRESS_EVERY: Duration = Duration::from_secs(3);
+
 /// Pause before a delivery comes again that shutdown took from us: another process may have it now.
 const HANDED_BACK_DELAY: Duration = Duration::from_millis(100);
 
@@ -111,7 +115,7 @@ async fn store_batch(
         let mut later = Vec::new();
         for chunk in waiting.chunks(BATCH_RECORDS_MAX) {
             let records: Vec<_> = chunk.iter().map(|index| all[*index].clone()).collect();
-            match store.append(&records).await {
+            match in_progress(deliveries, store.append(&records)).await {
                 Ok(stored) => {
                     assert_eq!(stored.len(), chunk.len(), "one answer a record");
                     for (index, stored) in chunk.iter().zip(stored) {
@@ -143,6 +147,23 @@ async fn store_batch(
         }
     }
     Outcome::Stored
+}
+
+/// Waits for the store, and tells the bus meanwhile that the deliveries are in hand.
+async fn in_progress<T>(
+    deliveries: &[(Box<dyn Delivery>, Range<usize>)],
+    work: impl Future<Output = T>,
+) -> T {
+    let mut work = std::pin::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            () = tokio::time::sleep(IN_PROGRESS_EVERY) => {}
+        }
+        for (delivery, _) in deliveries {
+            note(delivery.in_progress().await);
+        }
+    }
 }
 
 /// Whether the record has a place to stay now; counts it if so.

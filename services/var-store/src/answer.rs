@@ -5,8 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use observer_bus::{PAYLOAD_BYTES_MAX, Request, Requests};
 use observer_chassis::{BoxError, Shutdown, reason};
+use observer_store::vars::DeviceValues;
 use observer_wire::ProjectId;
-use observer_wire::ask::{Snapshot, VarsAnswer, VarsAsk};
+use observer_wire::ask::{DeviceView, Place, Snapshot, VarsAnswer, VarsAsk};
+use observer_wire::edit::Document;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
@@ -47,7 +49,7 @@ async fn answer(context: &Context, request: Request) {
         Ok(VarsAsk::Edit(ask)) => commit::edit(context, ask).await,
         Ok(VarsAsk::Document { project }) => document(context, project).await,
         Ok(VarsAsk::Snapshot { project, after }) => {
-            snapshot(context, project, after.as_deref()).await
+            snapshot(context, project, after.as_ref()).await
         }
         // Dropped unanswered: another release asks, and its time-out tells it.
         Err(error) => return warn!(%error, "request is not readable"),
@@ -74,15 +76,12 @@ async fn document(context: &Context, project: ProjectId) -> VarsAnswer {
 }
 
 /// The document with every committed edit in it, also those that this store has not seen.
-async fn current(
-    context: &Context,
-    project: ProjectId,
-) -> Result<observer_wire::edit::Document, RepairError> {
+async fn current(context: &Context, project: ProjectId) -> Result<Document, RepairError> {
     applier::repair(context, project).await?;
     Ok(context.store.document(project).await?.document)
 }
 
-async fn snapshot(context: &Context, project: ProjectId, after: Option<&str>) -> VarsAnswer {
+async fn snapshot(context: &Context, project: ProjectId, after: Option<&Place>) -> VarsAnswer {
     match page(context, project, after).await {
         Ok(snapshot) => VarsAnswer::Snapshot(snapshot),
         Err(error) => busy(&error),
@@ -92,28 +91,65 @@ async fn snapshot(context: &Context, project: ProjectId, after: Option<&str>) ->
 async fn page(
     context: &Context,
     project: ProjectId,
-    after: Option<&str>,
+    after: Option<&Place>,
 ) -> Result<Snapshot, RepairError> {
     let document = match after {
         None => current(context, project).await?,
         Some(_) => context.store.document(project).await?.document,
     };
-    let stored = context.store.devices(project, after, DEVICES_PAGE).await?;
-    let full = stored.len() == DEVICES_PAGE;
+    let (mut devices, full) = read(context, project, &document, after).await?;
     let mut snapshot = Snapshot::default();
-    let (mut bytes, mut cut) = (0, false);
-    for one in &stored {
-        let device = view::device(context, &document, one, &Names::All);
-        bytes += view::size(&device);
-        snapshot.devices.push(device);
-        if bytes >= PAGE_BYTES_TARGET {
-            cut = true;
-            break;
+    let mut bytes = 0;
+    'page: for device in devices.drain(..) {
+        let mut parts = view::parts(device).into_iter().peekable();
+        while let Some(part) = parts.next() {
+            bytes += view::size(&part);
+            snapshot.devices.push(part);
+            if bytes >= PAGE_BYTES_TARGET {
+                snapshot.next = place(&snapshot, parts.peek().is_some());
+                break 'page;
+            }
         }
     }
-    if full || cut {
-        snapshot.next = snapshot.devices.last().map(|last| last.device.clone());
+    if snapshot.next.is_none() && full {
+        snapshot.next = place(&snapshot, false);
     }
     snapshot.document = after.is_none().then_some(document);
     Ok(snapshot)
+}
+
+/// Where the page ends; `cut` when its last device goes on.
+fn place(page: &Snapshot, cut: bool) -> Option<Place> {
+    let last = page.devices.last()?;
+    let name = last.reported.last().filter(|_| cut).map(|value| value.name.clone());
+    Some(Place { device: last.device.clone(), name })
+}
+
+/// Devices behind a place, the rest of a cut one first, and whether more may follow.
+async fn read(
+    context: &Context,
+    project: ProjectId,
+    document: &Document,
+    after: Option<&Place>,
+) -> Result<(Vec<DeviceView>, bool), RepairError> {
+    let show = |stored: &DeviceValues| {
+        let device = view::device(context, document, stored, &Names::All);
+        if stored.device.online && !device.online {
+            context.presence.suspect(project);
+        }
+        device
+    };
+    let mut devices = Vec::new();
+    if let Some(Place { device, name: Some(name) }) = after {
+        let rest = context.store.devices_by_id(project, std::slice::from_ref(device)).await?;
+        devices.extend(rest.iter().map(show));
+        for device in &mut devices {
+            device.reported.retain(|value| name < &value.name);
+            device.states.clear(); // They came with the first part.
+        }
+    }
+    let after = after.map(|place| place.device.as_str());
+    let stored = context.store.devices(project, after, DEVICES_PAGE).await?;
+    devices.extend(stored.iter().map(show));
+    Ok((devices, stored.len() == DEVICES_PAGE))
 }

@@ -122,11 +122,14 @@ async fn check(
             }
             Some(value) => {
                 let kind = edit.kind.clone().or(declared).unwrap_or_else(|| "string".into());
+                let field = || format!("edits[{index}].value");
                 match canonical(VarType::named(&kind), value) {
-                    Ok(value) => Some(TypedValue { kind, value }),
+                    Ok(value) if value.len() <= context.limits.value_bytes_max => {
+                        Some(TypedValue { kind, value })
+                    }
+                    Ok(_) => return Ok(Err(value_too_big(&context.limits, field()))),
                     Err(error) => {
-                        let field = format!("edits[{index}].value");
-                        return Ok(Err(refused("bad_value", field, error.to_string())));
+                        return Ok(Err(refused("bad_value", field(), error.to_string())));
                     }
                 }
             }
@@ -157,15 +160,19 @@ fn check_shape(limits: &Limits, ask: &EditAsk) -> Option<VarsAnswer> {
             return Some(refused("bad_field", field("name"), "this variable is edited twice"));
         }
         if edit.value.as_ref().is_some_and(|value| value.len() > limits.value_bytes_max) {
-            let words = format!("a value has at most {} bytes", limits.value_bytes_max);
-            return Some(refused("too_big", field("value"), words));
+            return Some(value_too_big(limits, field("value")));
         }
-        if edit.kind.as_ref().is_some_and(|kind| kind.len() > limits.name_bytes_max) {
-            let words = format!("a type has at most {} bytes", limits.name_bytes_max);
-            return Some(refused("too_big", field("type"), words));
+        let fits = |kind: &String| (1..=limits.name_bytes_max).contains(&kind.len());
+        if !edit.kind.as_ref().is_none_or(fits) {
+            let words = format!("a type has 1 to {} bytes", limits.name_bytes_max);
+            return Some(refused("bad_field", field("type"), words));
         }
     }
     None
+}
+
+fn value_too_big(limits: &Limits, field: String) -> VarsAnswer {
+    refused("too_big", field, format!("a value has at most {} bytes", limits.value_bytes_max))
 }
 
 fn conflict(document: &Document, if_revision: Option<u64>) -> Option<VarsAnswer> {
@@ -241,16 +248,30 @@ async fn finish(context: &Context, edit: &Edit, sequence: u64, names: &[String])
         error!(error = %reason(&error), revision = edit.rev, "committed edit is not applied yet");
         return;
     }
-    if let Err(error) = tell(context, edit, names).await {
+    if let Err(error) = tell_edit(context, edit.project, names).await {
         warn!(error = %reason(&error), "viewers were not told of an edit");
     }
+    context.retells.edited(edit.project, names);
 }
 
 /// Tells viewers the new document, and what became of its values on each device so far.
-async fn tell(context: &Context, edit: &Edit, names: &[String]) -> Result<(), StoreError> {
-    let project = edit.project;
+async fn tell_edit(
+    context: &Context,
+    project: ProjectId,
+    names: &[String],
+) -> Result<(), StoreError> {
     let document = context.store.document(project).await?.document;
     view::tell_vars(context, project, Some(&document), Vec::new()).await;
+    tell_receipts(context, project, names).await
+}
+
+/// Tells viewers what became of wanted values on each device so far.
+pub(crate) async fn tell_receipts(
+    context: &Context,
+    project: ProjectId,
+    names: &[String],
+) -> Result<(), StoreError> {
+    let document = context.store.document(project).await?.document;
     let mut after: Option<String> = None;
     loop {
         let page = context.store.devices(project, after.as_deref(), DEVICES_PAGE).await?;
@@ -359,6 +380,16 @@ mod tests {
                 (ask(vec![set("a", None, "x"), set("a", None, "y")]), "bad_field edits[1].name"),
                 (ask(vec![neither]), "bad_field edits[0].value"),
                 (ask(vec![set("a", Some("float"), "x")]), "bad_value edits[0].value"),
+                (ask(vec![set("a", Some(""), "x")]), "bad_field edits[0].type"),
+                // Its text grows past the limit when it is written out.
+                (
+                    ask(vec![set(
+                        "a",
+                        Some("vector"),
+                        &format!("[1e300,{}1]", " ".repeat(16_300)),
+                    )]),
+                    "revision 1",
+                ),
                 (with_note, "too_big note"),
             ],
         )

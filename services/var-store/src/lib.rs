@@ -9,6 +9,7 @@
 //! - [`commit`] checks an edit and publishes it to the edit log: that is its commit. [`applier`]
 //!   applies committed edits to the store, also those of a process that died in between.
 //! - [`receipts`] decides what became of a wanted value on a device; [`view`] shows it.
+//! - [`retell`] tells viewers again when time alone changed a receipt.
 //! - [`presence`] knows which gateways are alive, and so which devices are online.
 //! - [`answer`] takes the requests of api and gateways.
 //!
@@ -21,6 +22,7 @@ mod config;
 mod presence;
 mod receipts;
 mod report;
+mod retell;
 #[cfg(test)]
 mod rig;
 mod view;
@@ -36,6 +38,7 @@ use observer_wire::Limits;
 
 use commit::Turns;
 use presence::Presence;
+use retell::Retells;
 
 /// What all parts of var-store share.
 pub(crate) struct Context {
@@ -44,11 +47,13 @@ pub(crate) struct Context {
     pub(crate) store: Arc<dyn VarStore>,
     pub(crate) presence: Presence,
     pub(crate) turns: Turns,
+    pub(crate) retells: Retells,
 }
 
 impl Context {
     fn new(limits: Limits, bus: Arc<dyn Bus>, store: Arc<dyn VarStore>) -> Self {
-        Self { limits, bus, store, presence: Presence::default(), turns: Turns::default() }
+        let (presence, turns, retells) = Default::default();
+        Self { limits, bus, store, presence, turns, retells }
     }
 }
 
@@ -74,6 +79,8 @@ pub async fn run(
     tasks.spawn("presence", presence::keep(Arc::clone(&context), gateways, shutdown.clone()));
     tasks.spawn("report", report::take(Arc::clone(&context), reports, shutdown.clone()));
     tasks.spawn("applier", applier::apply(Arc::clone(&context), edits, shutdown.clone()));
+    tasks.spawn("sweep", presence::sweep(Arc::clone(&context), shutdown.clone()));
+    tasks.spawn("retell", retell::keep_telling(Arc::clone(&context), shutdown.clone()));
     let requests_max = config.requests_max.get();
     tasks.spawn(
         "answer",

@@ -11,16 +11,23 @@ use observer_wire::value::{VarType, equal};
 /// Time after which an edit without a word of the device is called so, in milliseconds.
 pub(crate) const NO_RECEIPT_MS: i64 = 15_000;
 
-/// The mark that a report sets when it says that the device has the wanted value.
+/// Time after an edit in which a report of another value proves nothing, in milliseconds: the game may
+/// have sent it before the edit reached it.
+pub(crate) const IN_FLIGHT_MS: i64 = 2_000;
+
+/// The mark that a report sets when it says that the device has the wanted value. A device that
+/// signed in after the edit had the time from then on.
 pub(crate) fn mark(
     document: &Document,
     reported: &ReportedValue,
     bits: u32,
+    signed_in: i64,
 ) -> Option<AppliedMark> {
     let wanted = document.wanted.iter().find(|wanted| wanted.name == reported.name)?;
+    let from = wanted.at.max(signed_in);
     is_same(wanted, reported, bits).then(|| AppliedMark {
         rev: wanted.rev,
-        ms: (reported.at >= wanted.at).then(|| reported.at - wanted.at),
+        ms: (wanted.at <= reported.at).then(|| (reported.at - from).max(0)),
     })
 }
 
@@ -32,16 +39,24 @@ pub(crate) fn receipt(
     now: i64,
 ) -> ReceiptView {
     let reported = device.values.iter().find(|reported| reported.name == wanted.name);
+    let mark = reported.and_then(|reported| reported.applied);
+    let mark = mark.filter(|mark| mark.rev == wanted.rev);
+    // A value that was reported before the edit proves nothing: another edit may have come between.
+    let since = |reported: &ReportedValue| mark.is_some() || wanted.at <= reported.at;
     let state = match reported {
-        Some(reported) if is_same(wanted, reported, bits_of(reported)) => ReceiptState::Applied,
+        Some(reported) if since(reported) && is_same(wanted, reported, bits_of(reported)) => {
+            ReceiptState::Applied
+        }
         _ if !online => ReceiptState::Offline,
         None => ReceiptState::Waiting,
+        Some(reported) if wanted.at < reported.at && IN_FLIGHT_MS < now - wanted.at => {
+            ReceiptState::Adjusted
+        }
         Some(_) if now - wanted.at > NO_RECEIPT_MS => ReceiptState::NoReceipt,
         Some(_) => ReceiptState::Pending,
     };
-    let applied = reported.and_then(|reported| reported.applied);
-    let ms = applied.filter(|mark| state == ReceiptState::Applied && mark.rev == wanted.rev);
-    ReceiptView { state, ms: ms.and_then(|mark| mark.ms), rev: wanted.rev }
+    let mark = mark.filter(|_| state == ReceiptState::Applied);
+    ReceiptView { state, ms: mark.and_then(|mark| mark.ms), rev: wanted.rev }
 }
 
 fn is_same(wanted: &Wanted, reported: &ReportedValue, bits: u32) -> bool {
@@ -125,26 +140,44 @@ mod tests {
     }
 
     #[test]
+    fn a_value_that_was_said_before_the_edit_is_not_applied() {
+        // It had the value, then another was wanted, then this one again: who knows what it has now?
+        let before = ReportedValue { at: EDITED_AT - 1, ..reported("0.1", None) };
+        assert_eq!(check(vec![before], true, 5), (ReceiptState::Pending, None));
+        let seen_since = Some(AppliedMark { rev: 7, ms: None });
+        let before = ReportedValue { at: EDITED_AT - 1, ..reported("0.1", seen_since) };
+        assert_eq!(check(vec![before], true, 5), (ReceiptState::Applied, None));
+    }
+
+    #[test]
     fn what_the_device_has_not_said_is_never_called_applied() {
         assert_eq!(check(vec![], true, 5).0, ReceiptState::Waiting);
         assert_eq!(check(vec![], false, 5).0, ReceiptState::Offline);
-        assert_eq!(check(vec![reported("9", None)], true, NO_RECEIPT_MS).0, ReceiptState::Pending);
-        assert_eq!(
-            check(vec![reported("9", None)], true, NO_RECEIPT_MS + 1).0,
-            ReceiptState::NoReceipt
-        );
+        let before = || vec![ReportedValue { at: EDITED_AT - 1, ..reported("9", None) }];
+        assert_eq!(check(before(), true, NO_RECEIPT_MS).0, ReceiptState::Pending);
+        assert_eq!(check(before(), true, NO_RECEIPT_MS + 1).0, ReceiptState::NoReceipt);
         assert_eq!(check(vec![reported("9", None)], false, 5).0, ReceiptState::Offline);
+    }
+
+    #[test]
+    fn a_device_that_says_another_value_after_the_edit_has_adjusted_it() {
+        let other = || vec![reported("9", None)];
+        assert_eq!(check(other(), true, IN_FLIGHT_MS).0, ReceiptState::Pending);
+        assert_eq!(check(other(), true, IN_FLIGHT_MS + 1).0, ReceiptState::Adjusted);
+        assert_eq!(check(other(), true, NO_RECEIPT_MS + 1).0, ReceiptState::Adjusted);
     }
 
     #[test]
     fn a_report_that_has_the_wanted_value_is_marked_with_its_delay() {
         let document = Document { revision: 7, epoch: "e".into(), wanted: vec![wanted("0.1")] };
         assert_eq!(
-            mark(&document, &reported("0.1", None), 64),
+            mark(&document, &reported("0.1", None), 64, 0),
             Some(AppliedMark { rev: 7, ms: Some(4) })
         );
-        assert_eq!(mark(&document, &reported("0.2", None), 64), None);
+        assert_eq!(mark(&document, &reported("0.2", None), 64, 0), None);
         let before = ReportedValue { at: EDITED_AT - 1, ..reported("0.1", None) };
-        assert_eq!(mark(&document, &before, 64), Some(AppliedMark { rev: 7, ms: None }));
+        assert_eq!(mark(&document, &before, 64, 0), Some(AppliedMark { rev: 7, ms: None }));
+        let late = mark(&document, &reported("0.1", None), 64, EDITED_AT + 3);
+        assert_eq!(late, Some(AppliedMark { rev: 7, ms: Some(1) }));
     }
 }

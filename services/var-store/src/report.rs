@@ -34,6 +34,10 @@ const DEVICES_AT_ONCE: usize = 64;
 /// First pause before lines are given to the store again, and the longest.
 const STORE_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
+/// Pause between two words to the bus that deliveries are in hand: well within the time after which it
+/// gives them to somebody else.
+const IN_PROGRESS_EVERY: Duration = Duration::from_secs(3);
+
 /// Pause before a delivery comes again that shutdown took from us: another process may have it now.
 const HANDED_BACK_DELAY: Duration = Duration::from_millis(100);
 
@@ -77,7 +81,7 @@ async fn settle(context: &Context, deliveries: Vec<Box<dyn Delivery>>, shutdown:
         }
     }
     let mut pauses = Backoff::new(STORE_PAUSES.0, STORE_PAUSES.1);
-    while let Err(error) = store(context, &events).await {
+    while let Err(error) = in_progress(&readable, store(context, &events)).await {
         warn!(error = %reason(&error), "variables' store took no reports");
         for delivery in &readable {
             note(delivery.in_progress().await);
@@ -94,6 +98,20 @@ async fn settle(context: &Context, deliveries: Vec<Box<dyn Delivery>>, shutdown:
     }
     for delivery in readable {
         note(delivery.ack().await);
+    }
+}
+
+/// Waits for the store, and tells the bus meanwhile that the deliveries are in hand.
+async fn in_progress<T>(deliveries: &[Box<dyn Delivery>], work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            () = tokio::time::sleep(IN_PROGRESS_EVERY) => {}
+        }
+        for delivery in deliveries {
+            note(delivery.in_progress().await);
+        }
     }
 }
 
@@ -196,7 +214,7 @@ async fn device(
             }
             LineKind::SignIn => {
                 let Some(device) = device_of(line) else { continue };
-                context.presence.heard_of(&device.gateway);
+                context.presence.heard_of(&device.gateway, Some(project));
                 let devices_max = context.limits.project_devices_max;
                 let removed = context.store.sign_in(project, &device, devices_max).await?;
                 news.presence.push(device.device);
@@ -274,7 +292,7 @@ fn report_of(
             Declared::Reset => report.reset = true,
             Declared::Withdrawn { name } => report.withdrawn.push(name.into_owned()),
             Declared::Value(declaration) => {
-                report.values.push(value_of(document, &declaration, line.head.received));
+                report.values.push(value_of(document, &declaration, line));
             }
         }
     }
@@ -282,7 +300,8 @@ fn report_of(
     (!says_nothing).then_some(report)
 }
 
-fn value_of(document: &Document, declaration: &Declaration<'_>, at: i64) -> ReportedValue {
+fn value_of(document: &Document, declaration: &Declaration<'_>, line: &Line<'_>) -> ReportedValue {
+    let at = line.head.received;
     let mut value = ReportedValue {
         name: declaration.name.to_string(),
         kind: declaration.kind.to_string(),
@@ -291,7 +310,8 @@ fn value_of(document: &Document, declaration: &Declaration<'_>, at: i64) -> Repo
         at,
         applied: None,
     };
-    value.applied = receipts::mark(document, &value, declaration.bits);
+    let signed_in = i64::try_from(line.head.epoch / 1000).unwrap_or(i64::MAX);
+    value.applied = receipts::mark(document, &value, declaration.bits, signed_in);
     value
 }
 

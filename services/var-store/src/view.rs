@@ -23,9 +23,6 @@ pub(crate) const DEVICES_PAGE: usize = 200;
 /// as one device can add a lot.
 pub(crate) const PAGE_BYTES_TARGET: usize = PAYLOAD_BYTES_MAX / 4;
 
-/// Bytes of one device's values that are shown: what fits into a message beside a full page.
-const DEVICE_BYTES_MAX: usize = PAYLOAD_BYTES_MAX / 2;
-
 /// Which names of a device are shown.
 pub(crate) enum Names<'a> {
     /// All of them.
@@ -59,7 +56,8 @@ pub(crate) fn device(
         .map(|wanted| (wanted.name.clone(), receipt(wanted, stored, online, now)))
         .collect();
     let shown = stored.values.iter().filter(|value| names.has(&value.name));
-    let reported = within_bounds(shown).filter_map(value).collect();
+    let mut reported: Vec<_> = shown.filter_map(value).collect();
+    reported.sort_by(|left, right| left.name.cmp(&right.name));
     DeviceView {
         device: stored.device.device.clone(),
         name: stored.device.name.clone(),
@@ -70,22 +68,6 @@ pub(crate) fn device(
         reported,
         states,
     }
-}
-
-/// Values up to what one message can carry: a device may have more, and the rest is counted.
-fn within_bounds<'a>(
-    values: impl Iterator<Item = &'a ReportedValue>,
-) -> impl Iterator<Item = &'a ReportedValue> {
-    let mut bytes = 0;
-    values.filter(move |value| {
-        bytes += value.json.len() + value.value.len() + value.name.len();
-        let shown = bytes <= DEVICE_BYTES_MAX;
-        if !shown {
-            // observer_values_not_shown_total: values of devices with more than one message carries.
-            metrics::counter!("observer_values_not_shown_total").increment(1);
-        }
-        shown
-    })
 }
 
 fn value(stored: &ReportedValue) -> Option<ReportedView> {
@@ -112,7 +94,7 @@ pub(crate) async fn tell_vars(
 ) {
     let mut live = LiveVars { document: document.cloned(), devices: Vec::new() };
     let mut bytes = 0;
-    for device in devices {
+    for device in devices.into_iter().flat_map(parts) {
         bytes += size(&device);
         live.devices.push(device);
         if bytes >= PAGE_BYTES_TARGET {
@@ -143,13 +125,66 @@ async fn tell(context: &Context, topic: Topic, news: &impl Serialize) {
     }
 }
 
+/// Cuts a device with many values into parts that each fit into a message. The first has the receipts;
+/// the others only add values.
+pub(crate) fn parts(mut device: DeviceView) -> Vec<DeviceView> {
+    let mut values = std::mem::take(&mut device.reported).into_iter().peekable();
+    let mut parts = Vec::new();
+    loop {
+        let mut bytes = 0;
+        while let Some(value) = values.next_if(|_| bytes < PAGE_BYTES_TARGET) {
+            bytes += value_size(&value);
+            device.reported.push(value);
+        }
+        let part = device.clone();
+        (device.reported, device.states) = (Vec::new(), BTreeMap::new());
+        parts.push(part);
+        if values.peek().is_none() {
+            return parts;
+        }
+    }
+}
+
+fn value_size(value: &ReportedView) -> usize {
+    value.json.get().len() + value.value.len() + value.name.len() + 80
+}
+
 /// Bytes of a device as JSON, nearly.
 pub(crate) fn size(device: &DeviceView) -> usize {
-    let values: usize = device
-        .reported
-        .iter()
-        .map(|value| value.json.get().len() + value.value.len() + value.name.len() + 80)
-        .sum();
+    let values: usize = device.reported.iter().map(value_size).sum();
     let states: usize = device.states.keys().map(|name| name.len() + 60).sum();
     values + states + device.device.len() + device.session.len() + 120
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_values(count: usize, bytes: usize) -> DeviceView {
+        let value = |n: usize| ReportedView {
+            name: format!("{n:04}"),
+            kind: "string".into(),
+            value: String::new(),
+            at: 0,
+            json: RawValue::from_string(format!("\"{}\"", "x".repeat(bytes))).unwrap(),
+        };
+        DeviceView { reported: (0..count).map(value).collect(), ..DeviceView::default() }
+    }
+
+    #[test]
+    fn a_device_with_many_values_is_cut_into_parts_that_fit() {
+        let whole = with_values(1000, 2000);
+        let parts = parts(whole.clone());
+        assert!(parts.len() > 1);
+        assert!(parts.iter().all(|part| size(part) < PAYLOAD_BYTES_MAX / 2));
+        let names = |devices: &[DeviceView]| -> Vec<String> {
+            devices.iter().flat_map(|d| d.reported.iter().map(|v| v.name.clone())).collect()
+        };
+        assert_eq!(names(&parts), names(&[whole]));
+    }
+
+    #[test]
+    fn a_device_without_values_is_one_part() {
+        assert_eq!(parts(with_values(0, 0)).len(), 1);
+    }
 }

@@ -35,8 +35,8 @@ pub enum VarsAsk {
     Snapshot {
         /// Of which project.
         project: ProjectId,
-        /// Only devices behind this id.
-        after: Option<String>,
+        /// Only what is behind this place.
+        after: Option<Place>,
     },
     /// An operator's edit, to be checked and committed.
     Edit(EditAsk),
@@ -47,7 +47,7 @@ pub enum VarsAsk {
 pub struct EditAsk {
     /// The project.
     pub project: ProjectId,
-    /// Id of the request, the same when it is sent again.
+    /// Id of the request.
     pub edit_id: String,
     /// Who asks.
     pub actor: String,
@@ -109,7 +109,7 @@ pub enum VarsAnswer {
         /// A sentence for people.
         words: String,
     },
-    /// Not possible now. The edit may be sent again, with the same id.
+    /// Not possible now, or not known whether it was done: look before sending it again.
     Busy {
         /// A sentence for people.
         words: String,
@@ -123,8 +123,17 @@ pub struct Snapshot {
     pub document: Option<Document>,
     /// Devices in the order of their ids.
     pub devices: Vec<DeviceView>,
-    /// Ask again behind this id; `None` on the last page.
-    pub next: Option<String>,
+    /// Ask again behind this place; `None` on the last page.
+    pub next: Option<Place>,
+}
+
+/// Where a page of a snapshot ended. A device with many values is cut: its parts bear the same id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The last device of the page.
+    pub device: String,
+    /// The last of its values, when more of them follow.
+    pub name: Option<String>,
 }
 
 /// A device as people see it.
@@ -172,6 +181,8 @@ pub enum ReceiptState {
     Pending,
     /// The device says that it has the value.
     Applied,
+    /// The device has spoken since the edit, and says that it has another value.
+    Adjusted,
     /// The device has not declared the variable.
     Waiting,
     /// The device is gone; it gets the value when it comes back.

@@ -71,7 +71,7 @@ pub struct Edit {
     pub epoch: String,
     /// Revision that this edit makes: the one before it and one.
     pub rev: u64,
-    /// Id of the request; a retry of the same request finds itself by it.
+    /// Id of the request.
     pub edit_id: String,
     /// Who: for people to read.
     pub actor: String,

@@ -49,8 +49,6 @@ pub struct Limits {
     pub document_bytes_max: usize,
     /// Reported variables of one device.
     pub device_vars_max: usize,
-    /// Bytes of the reported variables of one device.
-    pub device_vars_bytes_max: usize,
     /// Different variable names of one project, wanted and reported.
     pub project_names_max: usize,
     /// Devices of one project that are kept, online and gone.
@@ -78,7 +76,6 @@ impl Default for Limits {
             project_waiting_percent_max: 25,
             document_bytes_max: 128 * 1024,
             device_vars_max: 1_000,
-            device_vars_bytes_max: 1024 * 1024,
             project_names_max: 10_000,
             project_devices_max: 20_000,
             edit_changes_max: 1_000,

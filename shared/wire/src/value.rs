@@ -68,7 +68,7 @@ pub fn canonical(kind: VarType, text: &str) -> Result<String, InvalidValue> {
             let numbers: Vec<_> = numbers.iter().map(ToString::to_string).collect();
             format!("[{}]", numbers.join(","))
         }),
-        VarType::Json => json(text).map(|value| value.to_string()),
+        VarType::Json => json(text).map(|_| without_spaces(text)),
     }
 }
 
@@ -89,7 +89,7 @@ pub fn equal(kind: VarType, bits: u32, left: &str, right: &str) -> bool {
         VarType::Vector => both(vector(left), vector(right), |l, r| {
             l.len() == r.len() && l.iter().zip(&r).all(|(l, r)| same_float(*l, *r))
         }),
-        VarType::Json => both(json(left), json(right), |l, r| l == r),
+        VarType::Json => both(json(left), json(right), |l, r| same_json(&l, &r)),
     }
 }
 
@@ -153,6 +153,40 @@ fn vector(text: &str) -> Result<Vec<f64>, InvalidValue> {
     }
 }
 
+/// JSON without white space outside of strings. Numbers stay as they are written: reading them would
+/// round large ones.
+fn without_spaces(text: &str) -> String {
+    let (mut in_string, mut escaped) = (false, false);
+    let keep = |char: &char| {
+        let keep = in_string || !char.is_ascii_whitespace();
+        if *char == '"' && !escaped {
+            in_string = !in_string;
+        }
+        escaped = in_string && *char == '\\' && !escaped;
+        keep
+    };
+    text.chars().filter(keep).collect()
+}
+
+/// Whether two JSON values are the same, 1 and 1.0 being one number.
+fn same_json(left: &Json, right: &Json) -> bool {
+    match (left, right) {
+        (Json::Number(left), Json::Number(right)) => {
+            left == right || left.as_f64() == right.as_f64()
+        }
+        (Json::Array(left), Json::Array(right)) => {
+            left.len() == right.len() && left.iter().zip(right).all(|(l, r)| same_json(l, r))
+        }
+        (Json::Object(left), Json::Object(right)) => {
+            let same = |(name, value): (&String, &Json)| {
+                right.get(name).is_some_and(|other| same_json(value, other))
+            };
+            left.len() == right.len() && left.iter().all(same)
+        }
+        _ => left == right,
+    }
+}
+
 fn json(text: &str) -> Result<Json, InvalidValue> {
     serde_json::from_str(text).map_err(|error| InvalidValue(format!("no JSON: {error}").into()))
 }
@@ -174,7 +208,8 @@ mod tests {
             (VarType::Boolean, "0", "false"),
             (VarType::Color, "#AABBCC", "#aabbccff"),
             (VarType::Vector, "[1.0, -2.5]", "[1,-2.5]"),
-            (VarType::Json, "{ \"a\" : [1] }", "{\"a\":[1]}"),
+            (VarType::Json, "{ \"a \\\" \" : [1.0] }", "{\"a \\\" \":[1.0]}"),
+            (VarType::Json, "12345678901234567890123", "12345678901234567890123"),
             (VarType::String, " as is ", " as is "),
         ] {
             assert_eq!(canonical(kind, text).as_deref(), Ok(expected), "{text}");
@@ -197,6 +232,12 @@ mod tests {
         ] {
             assert!(canonical(kind, text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn json_is_equal_by_what_it_means() {
+        assert!(equal(VarType::Json, 64, r#"{"a":1,"b":[2]}"#, r#"{ "b": [2.0], "a": 1.0 }"#));
+        assert!(!equal(VarType::Json, 64, r#"{"a":1}"#, r#"{"a":1,"b":2}"#));
     }
 
     #[test]

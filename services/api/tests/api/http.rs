@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use observer_api::ApiConfig;
 use observer_store::StoreErrorKind;
 use observer_wire::ask::{
-    DeviceView, ReceiptState, ReceiptView, ReportedView, Snapshot, VarsAnswer, VarsAsk,
+    DeviceView, Place, ReceiptState, ReceiptView, ReportedView, Snapshot, VarsAnswer, VarsAsk,
 };
 use observer_wire::edit::{Document, Scope, Wanted};
 use observer_wire::record::Level;
@@ -200,14 +200,21 @@ async fn variables_of_all_pages_are_shown_together() {
         let VarsAsk::Snapshot { after, .. } = ask else { return None };
         let document =
             Document { revision: 57, epoch: "a1b2".into(), wanted: vec![wanted("gravity")] };
-        Some(VarsAnswer::Snapshot(match after.as_deref() {
+        // The second device is cut: its only value comes with the next page.
+        let (mut start, mut rest) = (device("b"), device("b"));
+        start.reported.clear();
+        rest.states.clear();
+        let cut = Place { device: "b".into(), name: Some("a".into()) };
+        Some(VarsAnswer::Snapshot(match after {
             None => Snapshot {
                 document: Some(document),
-                devices: vec![device("a"), device("b")],
-                next: Some("b".into()),
+                devices: vec![device("a"), start],
+                next: Some(cut),
             },
-            Some("b") => Snapshot { document: None, devices: vec![device("c")], next: None },
-            Some(other) => panic!("asked behind {other}"),
+            Some(place) if place == cut => {
+                Snapshot { document: None, devices: vec![rest, device("c")], next: None }
+            }
+            Some(other) => panic!("asked behind {other:?}"),
         }))
     })
     .await;

@@ -27,7 +27,7 @@ use crate::{BusError, Consumer, Delivery, Durable, REPLAY_MAX, ReplayedEdit, Str
 
 /// Time after which an event that nobody settled comes again. Whoever needs longer says so with
 /// `in_progress`.
-const ACK_WAIT: Duration = Duration::from_mins(1);
+const ACK_WAIT: Duration = Duration::from_secs(15);
 
 /// Events delivered and not settled, over all processes, at most.
 const UNSETTLED_MAX: i64 = 2_000;
