@@ -49,7 +49,7 @@ function wantedOf(name, type, value, rev, actor = 'dashboard') {
 
 function addDevice(state, i, online = true) {
   const device = {
-    device: `s-${(0x1f2e3d + i * 7919).toString(16)}`,
+    device: `${i % 3 === 2 ? 's' : 'pc'}-${(0x1f2e3d + i * 7919).toString(16)}`,
     name: NAMES[i % NAMES.length],
     online,
     since: new Date(Date.now() - (i * 7 + 2) * 60_000).toISOString(),
@@ -144,7 +144,7 @@ function drift(state) {
   }
 }
 
-/** Each device answers an edit in its own time; one is slow, and one adjusts. */
+/** Each device answers an edit in its own time; one is slow, and all take no jump_height over 5. */
 function deliver(state, names) {
   [...state.devices.values()].forEach((device, i) => {
     if (!device.online) return;
@@ -162,10 +162,11 @@ function answer(state, device, names, ms) {
     if (!wanted) continue;
     if (!variable) states[name] = { state: 'waiting', rev: wanted.rev };
     else {
-      variable.value = wanted.value;
+      const adjusts = name === 'jump_height' && 5 < Number(wanted.value);
+      variable.value = adjusts ? '5.0' : wanted.value;
       variable.at = new Date().toISOString();
       reported.push(variable);
-      states[name] = { state: 'applied', ms, rev: wanted.rev };
+      states[name] = { state: adjusts ? 'adjusted' : 'applied', ms, rev: wanted.rev };
     }
   }
   Object.assign(device.states, states);

@@ -36,6 +36,16 @@ describe('log buffer', () => {
     expect(buffer.evicted).toBe(2);
   });
 
+  it('counts live records only, however often history is read', () => {
+    const buffer = new LogBuffer(10, 10);
+    buffer.history(records(1, 3));
+    buffer.push(records(4, 5));
+    buffer.reset();
+    buffer.history(records(1, 5));
+    expect(ids(buffer)).toEqual(['1', '2', '3', '4', '5']);
+    expect(buffer.received).toBe(2);
+  });
+
   it('shows nothing new while paused, and all of it after', () => {
     const buffer = new LogBuffer(10, 10);
     buffer.push(records(1, 2));

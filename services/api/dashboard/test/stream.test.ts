@@ -104,7 +104,8 @@ describe('stream', () => {
   it('waits longer after each failure, within the bounds', () => {
     expect(retryDelay(0, 0)).toBe(RETRY_MS_MIN);
     expect(retryDelay(0, 1)).toBe(2 * RETRY_MS_MIN);
-    expect(retryDelay(3, 1)).toBe(16 * RETRY_MS_MIN);
+    expect(retryDelay(2, 1)).toBe(8 * RETRY_MS_MIN);
+    expect(RETRY_MS_MAX).toBe(5_000);
     expect(retryDelay(100, 1)).toBe(RETRY_MS_MAX);
     expect(retryDelay(100, 0)).toBe(RETRY_MS_MIN);
   });

@@ -2,12 +2,26 @@ import { describe, expect, it } from 'vitest';
 import { Activity } from '../src/lib/activity';
 import { query } from '../src/lib/api';
 import { fromHash, NO_FILTER, queryOf, toHash, windowOf, withWord, type Filter } from '../src/lib/filter';
-import { ago, messageLine, rate } from '../src/lib/format';
+import { ago, messageLine, rate, withoutTurns } from '../src/lib/format';
 import { isKey, keyInAddress } from '../src/lib/keys';
+import { CLOSED, refusalOf } from '../src/lib/refusals';
 import { base64, gameAddress, oneShot } from '../src/lib/wire';
 import type { LogRecord } from '../src/lib/types';
 
 const META = { id: '1', key: 'k', device: 'd', received: '2026-11-23T10:00:00Z', level: 'info' as const };
+
+describe('refusals', () => {
+  it('say of a closed server which setting opens it, and offer no key to register', () => {
+    const closed = refusalOf({ status: 401, code: 'unauthenticated' }, 'sign in first');
+    expect(closed).toEqual({ text: CLOSED, registrable: false });
+    expect(closed.text).toContain('api.open_keys = true');
+  });
+
+  it('offer to register a key that is not known, and only that', () => {
+    expect(refusalOf({ status: 404, code: 'unknown_project' }, 'x').registrable).toBe(true);
+    expect(refusalOf({ status: 0, code: 'timeout' }, 'late')).toEqual({ text: 'That did not work: late.', registrable: false });
+  });
+});
 
 describe('filter', () => {
   const asked = (text: string, change: Partial<Filter> = {}) => queryOf({ ...NO_FILTER, ...change, text });
@@ -82,6 +96,8 @@ describe('texts', () => {
     expect(messageLine(record({ hp: 3 }))).toBe('{"hp":3}');
     expect(messageLine(record({ message: { a: 1 } }))).toBe('{"a":1}');
     expect(messageLine(record({ message: 'x'.repeat(5000) }))).toHaveLength(400);
+    expect(messageLine(record({ message: 'a\u202etxt.exe' }))).toBe('a‹U+202E›txt.exe');
+    expect(withoutTurns('שלום \u2068x\u2069')).toBe('שלום \u2068x\u2069');
   });
 
   it('are short', () => {

@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { conflictOf, dropped, editIndex, editOf, ready, typed, type Draft, type Drafts } from '../src/lib/drafts';
-import { summarize } from '../src/lib/receipts';
+import { anyApplied, receiptText, summarize } from '../src/lib/receipts';
 import type { Receipt, VarsSnapshot } from '../src/lib/types';
-import { inForce, VarsModel, viewsOf, type VarView } from '../src/lib/vars';
+import { differing, editableName, inForce, isGone, VarsModel, viewsOf, type VarView } from '../src/lib/vars';
 
 const SNAPSHOT: VarsSnapshot = {
   revision: 57,
@@ -61,6 +61,67 @@ describe('variables', () => {
     expect(inForce(gravity(vars, 'd2')).values).toEqual(['5.0']);
   });
 
+  it('take their declaration from devices online, whatever others say', () => {
+    const vars = model();
+    vars.mergeVars({
+      ...{ type: 'vars', cursor: 'c', revision: 57, epoch: vars.epoch },
+      devices: [
+        { device: 'a', online: false, reported: [{ name: 'gravity', type: 'string', value: 'x', min: 1, max: 2, unit: 'old', group: 'Old' }] },
+        { device: 'b', online: true, reported: [{ name: 'gravity', value: '2.0', unit: 'm/s²' }] },
+      ],
+    });
+    expect(gravity(vars).declaration).toMatchObject({ type: 'float', min: 0, max: 20, unit: 'm/s²' });
+    expect(gravity(vars).declaration?.group).toBeUndefined();
+    expect(gravity(vars).type).toBe('float');
+  });
+
+  it('keep slider and unit when another device reports the bare value', () => {
+    const vars = new VarsModel();
+    const rich = { name: 'gravity', type: 'float', value: '1.0', min: 0, max: 20, unit: 'm', group: 'Physics' };
+    vars.replace({
+      ...structuredClone(SNAPSHOT),
+      devices: [
+        { device: 'a', online: true, reported: [{ name: 'gravity', type: 'float', value: '9.8' }] },
+        { device: 'b', online: true, reported: [rich] },
+        { device: 'c', online: true, reported: [{ name: 'gravity', type: 'string', value: '9', help: 'other' }] },
+      ],
+    });
+    expect(gravity(vars).declaration).toEqual(rich);
+    expect(gravity(vars).mixed).toBe(true);
+  });
+
+  it('differ only where no value is wanted and the values mean different things', () => {
+    const vars = model();
+    expect(differing(gravity(vars), ['1', '2'])).toBe(false);
+    vars.wanted.clear();
+    expect(differing(gravity(vars), ['1', '2'])).toBe(true);
+    expect(differing(gravity(vars), ['1', '1.0'])).toBe(false);
+    expect(differing(gravity(vars), [])).toBe(false);
+  });
+
+  it('name one that can be edited, of a device online first', () => {
+    const vars = model();
+    vars.replace({
+      ...structuredClone(SNAPSHOT),
+      devices: [
+        { device: 'a', online: false, reported: [{ name: 'aa', value: '1' }] },
+        { device: 'b', online: true, reported: [{ name: 'fps', value: '1', access: 'watch' }, { name: 'speed', value: '1' }] },
+      ],
+    });
+    expect(editableName(vars)).toBe('speed');
+    expect(editableName(new VarsModel())).toBeNull();
+  });
+
+  it('know a device that will not come back by its id', () => {
+    expect(isGone({ device: 's-12', online: false })).toBe(true);
+    expect(isGone({ device: 's-12', online: true })).toBe(false);
+    expect(isGone({ device: 'pc-12', online: false })).toBe(false);
+    const vars = model();
+    const devices = [{ device: 's-1', online: false }, { device: 'pc', online: false }];
+    vars.mergeDevices({ type: 'devices', cursor: 'c', devices });
+    expect([vars.online, vars.expected, vars.devices.size]).toEqual([1, 2, 3]);
+  });
+
   it('wanted from nobody yet come last', () => {
     const vars = model();
     vars.wanted.set('aaa', { name: 'aaa', value: '1', rev: 58 });
@@ -105,7 +166,8 @@ describe('receipts', () => {
   it('of the worst device speak for the row', () => {
     expect(said((vars) => frame(vars, { state: 'no_receipt', rev: 57 }))).toBe('warn | no receipt | 0/1');
     expect(said((vars) => frame(vars, { state: 'rejected', error: 'max 20', rev: 57 }))).toBe('bad | rejected: max 20 | 0/1');
-    expect(said((vars) => frame(vars, { state: 'adjusted', value: '5', rev: 57 }))).toBe('warn | adjusted to 5 | 0/1');
+    expect(said((vars) => frame(vars, { state: 'adjusted', rev: 57 }, '20'))).toBe('warn | device has 20 | 0/1');
+    expect(said((vars) => frame(vars, { state: 'adjusted', rev: 56 }, '20'))).toBe('busy | pending | 0/1');
     expect(
       said((vars) => {
         frame(vars, { state: 'applied', ms: 9, rev: 57 });
@@ -117,6 +179,30 @@ describe('receipts', () => {
   it('of a state that is not known are shown and never green', () => {
     const tone = said((vars) => frame(vars, { state: 'brand_new' as 'applied', rev: 57 })).split(' | ')[0];
     expect(tone).toBe('warn');
+  });
+
+  it('count devices that will come back, and leave out those that will not', () => {
+    const join = (vars: VarsModel, device: string) => {
+      frame(vars, { state: 'applied', ms: 4, rev: 57 });
+      vars.mergeDevices({ type: 'devices', cursor: 'c', devices: [{ device, online: false }] });
+    };
+    expect(said((vars) => join(vars, 'pc-2'))).toBe('good | applied in 4 ms | 1/2');
+    expect(said((vars) => join(vars, 's-2'))).toBe('good | applied in 4 ms | 1/1');
+    expect(receiptText({ state: 'gone' })).toBe('gone');
+  });
+
+  it('are waited for when only devices are left that will not come back', () => {
+    const vars = new VarsModel();
+    vars.replace({ ...structuredClone(SNAPSHOT), devices: [{ device: 's-1', online: false }] });
+    vars.wanted.set('gravity', { name: 'gravity', value: '1', rev: 58 });
+    expect(summarize(gravity(vars))).toMatchObject({ tone: 'quiet', text: 'waiting', count: '' });
+  });
+
+  it('of any device say whether an edit was ever applied', () => {
+    const vars = model();
+    expect(anyApplied(vars)).toBe(false);
+    frame(vars, { state: 'applied', rev: 57 });
+    expect(anyApplied(vars)).toBe(true);
   });
 
   it('are not expected from devices that are offline', () => {

@@ -7,7 +7,7 @@ import { ApiError, getLogs, getServer, getVars, streamPath } from './api';
 import { Edits } from './edits.svelte';
 import { queryOf, type Filter } from './filter';
 import { LogBuffer } from './logbuffer';
-import { receiptOf } from './receipts';
+import { anyApplied } from './receipts';
 import { Stream, type Socket, type StreamState } from './stream';
 import type { Frame, LogRecord, ServerInfo } from './types';
 import { VarsModel } from './vars';
@@ -69,6 +69,7 @@ export class Console {
   #asked = 0;
   #readingVars: Promise<boolean> | null = null;
   #historyIds = new Set<string>();
+  #done = { connected: false, line: false, variable: false, applied: false };
   #ticker: ReturnType<typeof setInterval> | undefined;
   #abort = new AbortController();
 
@@ -97,6 +98,8 @@ export class Console {
     }, 1000);
     const retry = () => this.#machine.retryNow();
     addEventListener('online', retry, { signal: this.#abort.signal });
+    const seen = () => document.hidden || retry();
+    document.addEventListener('visibilitychange', seen, { signal: this.#abort.signal });
     getServer().then((server) => (this.server = server), () => undefined);
   }
 
@@ -104,6 +107,11 @@ export class Console {
     this.#abort.abort();
     clearInterval(this.#ticker);
     this.#machine.stop();
+  }
+
+  /** Since when what is shown may be old, or null while the stream is up. */
+  get staleSince(): number | null {
+    return this.stream.name === 'waiting' || this.stream.name === 'connecting' ? this.stream.since : null;
   }
 
   retryNow(): void {
@@ -169,20 +177,23 @@ export class Console {
 
   /** The first steps of a new project, in order; each is a fact that was seen. */
   steps(): { text: string; done: boolean }[] {
-    const devices = [...this.vars.devices.values()];
-    const applied = devices.some((device) =>
-      [...this.vars.wanted.values()].some((wanted) => {
-        const value = device.reported.get(wanted.name)?.value;
-        const seen = { ...device, label: '', value, receipt: device.states.get(wanted.name), declared: true };
-        return receiptOf(seen, wanted.rev).state === 'applied';
-      }),
-    );
+    this.#lookAtSteps();
+    const { connected, line, variable, applied } = this.#done;
     return [
-      { text: 'connected', done: 0 < devices.length || 0 < this.buffer.received },
-      { text: 'first line', done: 0 < this.buffer.received },
-      { text: 'first variable', done: this.vars.declares },
+      { text: 'connected', done: connected },
+      { text: 'first line', done: line },
+      { text: 'first variable', done: variable },
       { text: 'first edit applied', done: applied },
     ];
+  }
+
+  /** What was seen once stays seen, also when the game leaves. */
+  #lookAtSteps(): void {
+    const done = this.#done;
+    done.line ||= 0 < this.buffer.received;
+    done.connected ||= done.line || 0 < this.vars.devices.size;
+    done.variable ||= this.vars.declares;
+    done.applied ||= anyApplied(this.vars);
   }
 
   #pausedIs(cause: PauseCause | null): void {
@@ -277,6 +288,7 @@ export class Console {
       }
     }
     if (logs) this.logVersion += 1;
+    if (vars && this.wasEmpty) this.#lookAtSteps();
     if (vars) this.varsVersion += 1;
   }
 
@@ -344,7 +356,8 @@ export class Console {
     this.#historyIds = new Set(items.map((item) => item.observer.id));
     const fresh = items.filter((item) => !known.has(item.observer.id)).reverse();
     if (lost && fresh.length === items.length && 0 < known.size) this.buffer.gap(0, 'reset');
-    this.buffer.push(fresh);
+    this.buffer.history(fresh);
+    if (0 < items.length) this.#done.line = true;
   }
 
   /** Reads all variables; one request at a time, however many ask. */

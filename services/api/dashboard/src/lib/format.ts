@@ -52,12 +52,23 @@ export function ago(time: string | undefined, now: number): string {
   return `${Math.floor(seconds / 86_400)} d`;
 }
 
+/**
+ * Characters that turn a whole text around. Marks and first-strong isolates are none of them: they
+ * stand in honest texts of many languages, and cannot reach beyond their cell.
+ */
+const TURNS = /[\u202a-\u202e\u2066\u2067]/g;
+
+/** Shows such characters by their number instead of obeying them. */
+export function withoutTurns(text: string): string {
+  return text.replace(TURNS, (turn) => `‹U+${turn.charCodeAt(0).toString(16).toUpperCase()}›`);
+}
+
 /** The message's first line, or the record's fields when it has none. */
 export function messageLine(record: LogRecord): string {
   const message = fullMessage(record);
   const text = message ?? JSON.stringify(fieldsOf(record));
   const end = text.indexOf('\n');
-  return (end < 0 ? text : text.slice(0, end)).slice(0, ROW_CHARS_MAX);
+  return withoutTurns((end < 0 ? text : text.slice(0, end)).slice(0, ROW_CHARS_MAX));
 }
 
 export function fullMessage(record: LogRecord): string | null {

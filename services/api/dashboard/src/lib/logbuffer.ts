@@ -63,7 +63,7 @@ export class LogBuffer {
   #hiddenBefore = 0;
   #paused = false;
 
-  /** Records that arrived, whatever became of them. */
+  /** Records that arrived live, whatever became of them; what history brought is not among them. */
   received = 0;
   /** Records lost before they arrived here, as gap rows said. */
   lost = 0;
@@ -112,8 +112,13 @@ export class LogBuffer {
   }
 
   push(records: readonly LogRecord[]): void {
-    for (const record of records) this.#add({ n: this.#next++, kind: 'log', record });
+    this.history(records);
     this.received += records.length;
+  }
+
+  /** Adds records that were stored before the stream began. */
+  history(records: readonly LogRecord[]): void {
+    for (const record of records) this.#add({ n: this.#next++, kind: 'log', record });
   }
 
   gap(count: number, reason: string): void {

@@ -2,7 +2,7 @@
 // never read as a good one.
 
 import type { Receipt } from './types';
-import type { DeviceValue, VarView } from './vars';
+import { isGone, type DeviceValue, type VarsModel, type VarView } from './vars';
 
 export type Tone = 'none' | 'good' | 'busy' | 'warn' | 'bad' | 'quiet';
 
@@ -10,7 +10,7 @@ export interface Summary {
   tone: Tone;
   /** Short state in words: "applied in 4 ms". */
   text: string;
-  /** "7/12", of devices online, or nothing when there is none to count. */
+  /** "7/12", of devices online and of those that will come back, or nothing when none is online. */
   count: string;
   /** Whole sentence for the tooltip and for screen readers. */
   detail: string;
@@ -18,12 +18,14 @@ export interface Summary {
 
 /** One device's receipt in words, for the revision that is wanted now. */
 export function receiptOf(value: DeviceValue, wantedRev: number): Receipt {
-  if (!value.online) return { state: 'offline' };
+  if (!value.online) return { state: value.gone ? 'gone' : 'offline' };
   const receipt = value.receipt;
   if (!receipt) return value.declared ? { state: 'pending' } : { state: 'waiting' };
   // A receipt of an older revision says nothing about this one.
   const old = receipt.rev !== undefined && receipt.rev < wantedRev;
-  return old ? { state: 'pending' } : receipt;
+  if (old) return { state: 'pending' };
+  // What it has is what it reported; the receipt alone need not say it.
+  return receipt.state === 'adjusted' && value.value !== undefined ? { ...receipt, value: value.value } : receipt;
 }
 
 export function receiptText(receipt: Receipt): string {
@@ -40,8 +42,10 @@ export function receiptText(receipt: Receipt): string {
       return 'offline, gets it at next start';
     case 'no_receipt':
       return 'no receipt';
+    case 'gone':
+      return 'gone';
     case 'adjusted':
-      return receipt.value === undefined ? 'adjusted' : `adjusted to ${receipt.value}`;
+      return `device has ${receipt.value ?? 'another value'}`;
     case 'rejected':
       return receipt.error ? `rejected: ${receipt.error}` : 'rejected';
   }
@@ -61,6 +65,7 @@ export function receiptTone(receipt: Receipt): Tone {
       return 'bad';
     case 'waiting':
     case 'offline':
+    case 'gone':
       return 'quiet';
     default:
       return 'warn'; // A state of a later release: shown as it is, and never as good.
@@ -86,18 +91,19 @@ const WORST: Receipt['state'][] = [
 export function summarize(view: VarView): Summary {
   const wanted = view.wanted;
   if (!wanted) return { tone: 'none', text: '', count: '', detail: 'no value is wanted from here' };
-  if (view.devices.length === 0) {
-    return { tone: 'quiet', text: 'waiting', count: '', detail: 'no device yet: the first one gets it' };
+  const expected = view.devices.filter((device) => !device.gone);
+  if (expected.length === 0) {
+    return { tone: 'quiet', text: 'waiting', count: '', detail: 'no device is there: the next one gets it' };
   }
-  const receipts = view.devices.map((device) => receiptOf(device, wanted.rev));
+  const receipts = expected.map((device) => receiptOf(device, wanted.rev));
   const online = receipts.filter((receipt) => receipt.state !== 'offline');
   const offline = receipts.length - online.length;
   const later = offline === 0 ? '' : `, ${offline} offline, later`;
   if (online.length === 0) {
-    return { tone: 'quiet', text: 'offline', count: '', detail: `offline, gets it at next start${later}` };
+    return { tone: 'quiet', text: 'offline', count: '', detail: `offline, gets it at next start (${offline})` };
   }
   const applied = online.filter((receipt) => receipt.state === 'applied');
-  const count = `${applied.length}/${online.length}`;
+  const count = `${applied.length}/${receipts.length}`;
   const worst = worstOf(online);
   if (!worst) {
     const known = applied.map((receipt) => receipt.ms).filter((ms) => ms !== undefined);
@@ -120,4 +126,17 @@ function worstOf(receipts: Receipt[]): Receipt | null {
     if (found) return found;
   }
   return receipts.find((receipt) => receipt.state !== 'applied') ?? null;
+}
+
+/** Whether any device has a wanted value by its receipt. */
+export function anyApplied(model: VarsModel): boolean {
+  for (const device of model.devices.values()) {
+    for (const wanted of model.wanted.values()) {
+      const value = device.reported.get(wanted.name)?.value;
+      const receipt = device.states.get(wanted.name);
+      const seen = { ...device, label: '', gone: isGone(device), value, receipt, declared: true };
+      if (receiptOf(seen, wanted.rev).state === 'applied') return true;
+    }
+  }
+  return false;
 }

@@ -12,6 +12,8 @@ export const SEARCH_ROWS_MAX = 10_000;
 export class Search {
   rows: LogRecord[] = $state.raw([]);
   next: string | null = $state(null);
+  /** Raised when the first page of another search is there: its list starts at the newest row. */
+  turn = $state(0);
   busy = $state(false);
   error: string | null = $state(null);
   /** The limit was reached with more to come. */
@@ -51,6 +53,7 @@ export class Search {
     const cursor = before.length === 0 ? {} : { cursor: this.next ?? '' };
     try {
       const page = await getLogs(this.#key, { ...this.#asked, ...cursor }, abort.signal);
+      if (before.length === 0) this.turn += 1;
       this.rows = [...before, ...page.items].slice(0, SEARCH_ROWS_MAX);
       this.next = page.next;
       this.full = page.next !== null && SEARCH_ROWS_MAX <= this.rows.length;

@@ -5,7 +5,7 @@ import type { Frame } from './types';
 
 /** First and last step of the back-off, in milliseconds; each wait is a random part of its step. */
 export const RETRY_MS_MIN = 500;
-export const RETRY_MS_MAX = 30_000;
+export const RETRY_MS_MAX = 5_000;
 /** A socket that has said no hello after this long is given up. */
 export const HELLO_MS_MAX = 10_000;
 /** A stream that lived this long was a good one: the back-off starts anew. */

@@ -66,7 +66,9 @@ export type ReceiptState =
   | 'offline'
   | 'no_receipt'
   | 'adjusted'
-  | 'rejected';
+  | 'rejected'
+  /** Never sent: said here of a device that will not come back. */
+  | 'gone';
 
 export interface Receipt {
   state: ReceiptState;

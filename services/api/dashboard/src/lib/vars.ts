@@ -3,6 +3,7 @@
 // (see receipts.ts), no I/O.
 
 import type { DeviceInfo, DeviceVars, Frame, Receipt, Reported, VarsSnapshot, Wanted } from './types';
+import { sameValue } from './values';
 
 /** Devices kept; a project with more shows the first ones and says so. */
 export const DEVICES_MAX = 2_000;
@@ -17,6 +18,8 @@ export interface DeviceValue {
   device: string;
   label: string;
   online: boolean;
+  /** It left for good: see isGone. */
+  gone: boolean;
   value: string | undefined;
   receipt: Receipt | undefined;
   declared: boolean;
@@ -88,6 +91,13 @@ export class VarsModel {
     return count;
   }
 
+  /** Devices that are there or will come back. */
+  get expected(): number {
+    let count = 0;
+    for (const device of this.devices.values()) if (!isGone(device)) count += 1;
+    return count;
+  }
+
   get declares(): boolean {
     for (const device of this.devices.values()) if (0 < device.reported.size) return true;
     return false;
@@ -116,6 +126,14 @@ export class VarsModel {
   }
 }
 
+/** Ids that the server made for one socket begin so; a device that names itself keeps its own. */
+const SOCKET_ID = 's-';
+
+/** It left and will not come back: its id was made for its socket, and the next socket gets another. */
+export function isGone(device: { device: string; online: boolean }): boolean {
+  return !device.online && device.device.startsWith(SOCKET_ID);
+}
+
 export function deviceLabel(device: { device: string; name?: string | null }): string {
   return device.name || device.device;
 }
@@ -137,24 +155,25 @@ export function viewsOf(model: VarsModel, selected: string | null): VarView[] {
 
 function viewOf(model: VarsModel, devices: Device[], name: string): VarView {
   const wanted = model.wanted.get(name) ?? null;
-  let declaration: Reported | null = null;
-  let mixed = false;
+  const online: Reported[] = [];
+  const offline: Reported[] = [];
   const values: DeviceValue[] = [];
   for (const device of devices) {
     const reported = device.reported.get(name);
-    if (reported) {
-      if (declaration && declaration.type !== reported.type) mixed = true;
-      declaration ??= reported;
-    }
+    if (reported) (device.online ? online : offline).push(reported);
     values.push({
       device: device.device,
       label: deviceLabel(device),
       online: device.online,
+      gone: isGone(device),
       value: reported?.value,
       receipt: device.states.get(name),
       declared: reported !== undefined,
     });
   }
+  const counted = 0 < online.length ? online : offline;
+  const declaration = declarationOf(counted);
+  const mixed = counted.some((reported) => reported.type !== counted[0]?.type);
   return {
     name,
     type: declaration?.type ?? wanted?.type ?? 'string',
@@ -164,6 +183,32 @@ function viewOf(model: VarsModel, devices: Device[], name: string): VarView {
     devices: values,
     mixed,
   };
+}
+
+/** The richest declaration, with what it leaves out taken from others of its type. */
+function declarationOf(reports: readonly Reported[]): Reported | null {
+  let richest: Reported | null = null;
+  let most = -1;
+  for (const reported of reports) {
+    const fields = said(reported).length;
+    if (fields <= most) continue;
+    richest = reported;
+    most = fields;
+  }
+  if (!richest) return null;
+  const merged = { ...richest };
+  for (const reported of reports) {
+    const other = reported.type !== undefined && merged.type !== undefined && reported.type !== merged.type;
+    if (reported === richest || other) continue;
+    const missing = said(reported).filter(([field]) => (merged[field as keyof Reported] ?? null) === null);
+    Object.assign(merged, Object.fromEntries(missing));
+  }
+  return merged;
+}
+
+/** The fields that say something. */
+function said(reported: Reported): [string, unknown][] {
+  return Object.entries(reported).filter(([, value]) => value !== undefined && value !== null && value !== '');
 }
 
 function byGroupAndOrder(a: VarView, b: VarView): number {
@@ -179,8 +224,22 @@ function byGroupAndOrder(a: VarView, b: VarView): number {
 export function inForce(view: VarView): { values: string[]; asOf: 'now' | 'before' } {
   const declaring = view.devices.filter((device) => device.value !== undefined);
   const online = declaring.filter((device) => device.online);
-  const counted = 0 < online.length ? online : declaring;
+  const known = declaring.filter((device) => !device.gone);
+  const counted = 0 < online.length ? online : 0 < known.length ? known : declaring;
   const values: string[] = [];
   for (const { value } of counted) if (value !== undefined && !values.includes(value)) values.push(value);
   return { values, asOf: 0 < online.length ? 'now' : 'before' };
+}
+
+/** Devices differ and no value is wanted: no single value speaks for the row. */
+export function differing(view: VarView, values: readonly string[]): boolean {
+  if (view.wanted !== null) return false;
+  return values.some((value) => !sameValue(view.type, value, values[0] ?? '', view.declaration?.bits));
+}
+
+/** A variable that can be edited, for "change … on the right"; one that a device online has, if any. */
+export function editableName(model: VarsModel): string | null {
+  const views = viewsOf(model, null).filter((view) => view.declaration !== null && view.declaration.access !== 'watch');
+  const there = views.find((view) => view.devices.some((device) => device.online && device.declared));
+  return (there ?? views[0])?.name ?? null;
 }
