@@ -174,8 +174,9 @@ fn state(device: &Value, name: &str) -> String {
         (Some("waiting"), _) => "waiting: this device has no such variable".to_owned(),
         (Some("pending" | "sent"), _) => "no receipt yet".to_owned(),
         (Some("no_receipt"), _) => "no receipt".to_owned(),
+        (Some("adjusted"), _) => "not applied: the device has another value".to_owned(),
         (Some(state), _) => state.to_owned(),
-        (None, _) => "free again".to_owned(),
+        (None, _) => "back to the default of the build".to_owned(),
     };
     if let Some(error) = state["error"].as_str() {
         text = format!("{text}: {error}");

@@ -5,8 +5,17 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use super::config::Reach;
 use crate::ready::Ready;
 
+/// Whether page and api let anybody in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Door {
+    /// Whoever reaches them.
+    Open,
+    /// Nobody: there is no sign-in in this release.
+    Closed,
+}
+
 /// The lines, for people.
-pub(super) fn lines(ready: &Ready, reach: Reach) -> [String; 6] {
+pub(super) fn lines(ready: &Ready, reach: Reach, door: Door) -> [String; 6] {
     let Ready { page, key, game, data_dir, .. } = ready;
     let (host, port) = game.rsplit_once(':').unwrap_or((game, ""));
     let host = host.trim_matches(['[', ']']);
@@ -14,8 +23,12 @@ pub(super) fn lines(ready: &Ready, reach: Reach) -> [String; 6] {
         Reach::AsSet => "",
         Reach::Lan => "  open to your network: whoever has the key can send",
     };
+    let closed = match door {
+        Door::Open => "",
+        Door::Closed => "  closed: OBSERVER_API__OPEN_KEYS=true opens it to whoever reaches it",
+    };
     [
-        format!("Page  {page}"),
+        format!("Page  {page}{closed}"),
         format!("Key   {key}"),
         format!("Game  {game}{warning}"),
         format!(
@@ -66,7 +79,7 @@ mod tests {
 
     #[test]
     fn the_line_to_paste_holds_key_and_address() {
-        let lines = lines(&ready(), Reach::AsSet);
+        let lines = lines(&ready(), Reach::AsSet, Door::Open);
         assert_eq!(
             lines[3],
             "Try   printf 'v:demo00000000\\nl:demo00000000:{\"message\":\"hello from nc\"}\\n' | nc \
@@ -77,7 +90,15 @@ mod tests {
 
     #[test]
     fn the_network_is_warned_of() {
-        assert!(lines(&ready(), Reach::Lan)[2].contains("whoever has the key can send"));
+        assert!(
+            lines(&ready(), Reach::Lan, Door::Open)[2].contains("whoever has the key can send")
+        );
+    }
+
+    #[test]
+    fn a_page_that_lets_nobody_in_says_what_opens_it() {
+        let closed = &lines(&ready(), Reach::AsSet, Door::Closed)[0];
+        assert!(closed.contains("OBSERVER_API__OPEN_KEYS=true"), "{closed}");
     }
 
     #[test]

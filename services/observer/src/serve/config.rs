@@ -1,7 +1,7 @@
 //! Settings of `observer serve`: those of all four services at once, and the few defaults that are
 //! right only on a machine of one's own.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use observer_api::ApiConfig;
 use observer_bus::BusConfig;
@@ -21,7 +21,7 @@ use crate::demo::{DEVICES_MAX, DemoConfig, RATE_MAX};
 use crate::terminal;
 
 /// Settings: a field for each section.
-#[derive(Debug, Default, Deserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ServeConfig {
     /// The admin port.
@@ -46,6 +46,27 @@ pub(crate) struct ServeConfig {
     pub(crate) store: StoreConfig,
     /// What stores variables.
     pub(crate) var_store: VarStoreConfig,
+}
+
+/// Admin port unless settings say otherwise.
+const ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
+
+impl Default for ServeConfig {
+    fn default() -> Self {
+        Self {
+            admin: AdminConfig { listen: Some(ADMIN_LISTEN) },
+            api: ApiConfig::default(),
+            bus: BusConfig::default(),
+            demo: DemoConfig::default(),
+            gateway: GatewayConfig::default(),
+            limits: Limits::default(),
+            log: LogConfig::default(),
+            log_indexer: LogIndexerConfig::default(),
+            shutdown: ShutdownConfig::default(),
+            store: StoreConfig::default(),
+            var_store: VarStoreConfig::default(),
+        }
+    }
 }
 
 impl Settings for ServeConfig {

@@ -31,6 +31,7 @@ use tokio::net::TcpListener;
 use tokio::time::{Duration, sleep};
 use tokio_util::task::TaskTracker;
 
+use self::banner::Door;
 use self::config::{Reach, ServeConfig};
 use self::folder::DataFolder;
 use self::ports::Ports;
@@ -39,8 +40,8 @@ use crate::device::socket::Target;
 use crate::ready::{Announced, Ready};
 use crate::terminal;
 
-/// Admin port unless settings say otherwise.
-const ADMIN_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
+/// Any port of this machine, where settings take the admin port's address away.
+const ADMIN_ANYWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// Pause between two looks at whether everything works yet.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -99,6 +100,7 @@ pub(crate) async fn run(args: &ServeArgs) -> anyhow::Result<()> {
 
     let game = banner::reachable(game_at, reach);
     config.api.about = about;
+    let door = if config.api.open_keys { Door::Open } else { Door::Closed };
     config.api.game_address = game.into();
     let demo = config.demo.clone();
     let tasks = Tasks::new(shutdown.clone());
@@ -106,7 +108,7 @@ pub(crate) async fn run(args: &ServeArgs) -> anyhow::Result<()> {
 
     let ready =
         Ready::new(key, game, banner::reachable(api_at, Reach::AsSet), admin_at, folder.path())?;
-    let announced = announce_when_ready(&ready, reach, &readiness, &shutdown).await?;
+    let announced = announce_when_ready(&ready, (reach, door), &readiness, &shutdown).await?;
     if args.demo && announced.is_some() {
         let address = banner::reachable(game_at, Reach::AsSet).to_string();
         start_demo(&tasks, demo, Target { address, key }, shutdown);
@@ -123,7 +125,7 @@ struct Doors {
 
 impl Doors {
     async fn open(config: &ServeConfig) -> anyhow::Result<Self> {
-        let admin = config.admin.listen.unwrap_or(ADMIN_LISTEN);
+        let admin = config.admin.listen.unwrap_or(ADMIN_ANYWHERE);
         Ok(Self {
             gateway: open_door("gateway", config.gateway.listen).await?,
             api: open_door("api", config.api.listen).await?,
@@ -217,7 +219,7 @@ fn start_services(
 /// Waits until everything works, then tells programs and people. `None` when shutdown came first.
 async fn announce_when_ready(
     ready: &Ready,
-    reach: Reach,
+    (reach, door): (Reach, Door),
     readiness: &Readiness,
     shutdown: &Shutdown,
 ) -> anyhow::Result<Option<Announced>> {
@@ -229,7 +231,7 @@ async fn announce_when_ready(
     }
     let announced = ready.announce().context("cannot write ready.json")?;
     // A closed stdout is no reason to end a server.
-    terminal::line(&banner::lines(ready, reach).join("\n")).ok();
+    terminal::line(&banner::lines(ready, reach, door).join("\n")).ok();
     Ok(Some(announced))
 }
 
