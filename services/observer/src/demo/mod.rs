@@ -38,7 +38,7 @@ pub(crate) struct DemoConfig {
 impl Default for DemoConfig {
     fn default() -> Self {
         // Enough to see that there are many, few enough to read along.
-        Self { devices: NonZeroUsize::new(3).expect("three is not zero"), rate: 1.0 }
+        Self { devices: NonZeroUsize::new(3).expect("three is not zero"), rate: 2.0 }
     }
 }
 
