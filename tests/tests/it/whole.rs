@@ -5,6 +5,7 @@ mod cluster;
 mod command_line;
 mod exchange;
 mod killed;
+mod transcripts;
 
 use std::time::Duration;
 
