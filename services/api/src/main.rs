@@ -7,7 +7,6 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use observer_api::{About, ApiConfig, Ports};
 use observer_bus::BusConfig;
-use observer_bus::config::BusType;
 use observer_chassis::{
     AdminConfig, ConfigArgs, InvalidConfig, LogConfig, Readiness, SECTIONS, Settings, Shutdown,
     ShutdownConfig, bind, check_config, connect_patiently, dotted_flags, exit_code, load_config,
@@ -41,9 +40,8 @@ struct Config {
 
 impl Settings for Config {
     fn validate(&self) -> Result<(), InvalidConfig> {
-        if self.bus.kind == BusType::InProcess {
-            let problem = "is in_process, but this process needs a bus that others share: nats";
-            return Err(InvalidConfig::new("bus.type", problem));
+        if let Some((name, problem)) = self.bus.first_unshared() {
+            return Err(InvalidConfig::new(format!("bus.{name}"), problem));
         }
         match self.store.first_unworkable() {
             Some((name, problem)) => Err(InvalidConfig::new(format!("store.{name}"), problem)),

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use observer_bus::config::BusType;
 use observer_bus::{BusConfig, PAYLOAD_BYTES_MAX};
 use observer_chassis::{
     AdminConfig, ConfigArgs, InvalidConfig, LogConfig, Readiness, SECTIONS, Settings,
@@ -41,10 +40,8 @@ struct Config {
 
 impl Settings for Config {
     fn validate(&self) -> Result<(), InvalidConfig> {
-        if self.bus.kind == BusType::InProcess {
-            let problem = "is in_process, but a gateway of its own needs nats; \
-                           `observer serve` is all in one process";
-            return Err(InvalidConfig::new("bus.type", problem));
+        if let Some((name, problem)) = self.bus.first_unshared() {
+            return Err(InvalidConfig::new(format!("bus.{name}"), problem));
         }
         // A line travels in one message, whose head takes a few hundred bytes.
         if PAYLOAD_BYTES_MAX / 2 < self.limits.line_bytes_max {

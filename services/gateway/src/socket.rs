@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use observer_wire::frame::Mid;
+use observer_wire::ids::short_hash;
 use observer_wire::{ApiKey, Code, Refusal, answer};
 
 use crate::documents::{Project, Stamp};
@@ -43,6 +44,7 @@ pub(crate) struct Socket {
     ended: Cell<bool>,
     next_seq: Cell<u64>,
     lines: Cell<u32>,
+    /// Hashes of message ids; two that collide cost a look-up and nothing else.
     unsure: RefCell<Vec<u64>>,
     waker: RefCell<Option<Waker>>,
     stirred: Cell<bool>,
@@ -124,13 +126,15 @@ impl Socket {
         self.lines.set(lines.saturating_add(1));
         let Some(mid) = mid else { return false };
         let unsure = self.unsure.borrow();
-        lines < FIRST_LINES || UNSURE_MAX <= unsure.len() || unsure.contains(&hash(mid.as_str()))
+        lines < FIRST_LINES
+            || UNSURE_MAX <= unsure.len()
+            || unsure.contains(&short_hash(mid.as_str().as_bytes()))
     }
 
     /// A line was answered in a way that makes the game send it again.
     pub(crate) fn remember_unsure(&self, mid: &str) {
         let mut unsure = self.unsure.borrow_mut();
-        let hash = hash(mid);
+        let hash = short_hash(mid.as_bytes());
         if unsure.len() < UNSURE_MAX && !unsure.contains(&hash) {
             unsure.push(hash);
         }
@@ -234,12 +238,6 @@ impl Socket {
 fn retry_ms(code: Code) -> Option<u32> {
     // Long enough for a full queue to move, short enough for a person who waits.
     matches!(code, Code::Busy | Code::Timeout | Code::Draining).then_some(1000)
-}
-
-/// FNV-1a. Two ids that collide cost a look-up and nothing else.
-fn hash(text: &str) -> u64 {
-    let start = 0xcbf2_9ce4_8422_2325_u64;
-    text.bytes().fold(start, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }
 
 #[cfg(test)]

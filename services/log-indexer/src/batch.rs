@@ -8,7 +8,8 @@ use observer_wire::event::{Event, EventError, Line, LineKind};
 use observer_wire::record::{self, Recognised};
 use observer_wire::{ProjectId, ids};
 
-/// Most records of a batch. More would hold the store's other work up.
+/// Records of a batch, past which no further delivery is added: what a store takes in one call, and what
+/// is held in memory. The last delivery may bring some more.
 pub(crate) const BATCH_RECORDS_MAX: usize = 5_000;
 
 /// Most bytes of events of a batch, past which no further delivery is added.

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use observer_bus::config::BusType;
 use observer_chassis::{
     AdminConfig, ConfigArgs, InvalidConfig, LogConfig, Readiness, SECTIONS, Settings,
     ShutdownConfig, bind, check_config, connect_patiently, dotted_flags, exit_code, load_config,
@@ -40,9 +39,8 @@ struct Config {
 
 impl Settings for Config {
     fn validate(&self) -> Result<(), InvalidConfig> {
-        if self.bus.kind == BusType::InProcess {
-            let problem = "is in_process, but this process needs a bus that others share: nats";
-            return Err(InvalidConfig::new("bus.type", problem));
+        if let Some((name, problem)) = self.bus.first_unshared() {
+            return Err(InvalidConfig::new(format!("bus.{name}"), problem));
         }
         if let Some((name, problem)) = self.store.first_unworkable() {
             return Err(InvalidConfig::new(format!("store.{name}"), problem));

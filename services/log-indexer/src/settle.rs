@@ -9,21 +9,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use observer_bus::{BusError, Consumer, Delivery};
+use observer_bus::{BusError, Consumer, Delivery, in_hand};
 use observer_chassis::{Backoff, Shutdown};
 use observer_store::LogStore;
 use observer_store::logs::Stored;
-use observer_wire::event::Event;
+use observer_wire::event::{Event, EventError};
 use tracing::warn;
 
 use crate::batch::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, Batch};
 
 /// First pause before records are sent to the store again, and the longest.
 const STORE_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
-
-/// Pause between two words to the bus that deliveries are in hand: well within the time after which it
-/// gives them to somebody else.
-const IN_PROGRESS_EVERY: Duration = Duration::from_secs(3);
 
 /// Pause before a delivery comes again that shutdown took from us: another process may have it now.
 const HANDED_BACK_DELAY: Duration = Duration::from_millis(100);
@@ -45,12 +41,11 @@ pub(crate) async fn store_until_shutdown(
     }
 }
 
-/// The first delivery and those that are here already, up to the bounds of a batch.
+/// The first delivery and those that are here already, up to the bytes of a batch.
 fn gather(consumer: &mut dyn Consumer, first: Box<dyn Delivery>) -> Vec<Box<dyn Delivery>> {
     let mut bytes = first.payload().len();
     let mut deliveries = vec![first];
-    // Records are counted once they are read; a delivery holds few of those bounds.
-    while bytes < BATCH_BYTES_MAX && deliveries.len() < BATCH_RECORDS_MAX {
+    while bytes < BATCH_BYTES_MAX {
         let Some(delivery) = consumer.try_next() else { break };
         bytes += delivery.payload().len();
         deliveries.push(delivery);
@@ -58,7 +53,8 @@ fn gather(consumer: &mut dyn Consumer, first: Box<dyn Delivery>) -> Vec<Box<dyn 
     deliveries
 }
 
-/// Stores what the deliveries carry, and settles each exactly once, on every path.
+/// Stores what the deliveries carry, a batch of records after the other, and settles each delivery
+/// exactly once, on every path.
 async fn store_deliveries(
     store: &dyn LogStore,
     deliveries: Vec<Box<dyn Delivery>>,
@@ -66,7 +62,32 @@ async fn store_deliveries(
 ) {
     let payloads: Vec<Bytes> =
         deliveries.iter().map(|delivery| delivery.payload().clone()).collect();
-    let events: Vec<_> = payloads.iter().map(|payload| Event::parse(payload)).collect();
+    let mut rest = deliveries.into_iter().zip(&payloads).peekable();
+    while rest.peek().is_some() {
+        let mut taken = Vec::new();
+        let mut records = 0;
+        // Records are counted before any is read: small ones would fill the memory.
+        while let Some((delivery, payload)) = rest.next_if(|_| records < BATCH_RECORDS_MAX) {
+            let event = Event::parse(payload);
+            let lines = event.as_ref().map_or(&[][..], |event| &event.lines);
+            records += lines.iter().map(|line| line.head.count as usize).sum::<usize>();
+            taken.push((delivery, event));
+        }
+        if let Outcome::CutOff = store_group(store, taken, shutdown).await {
+            for (delivery, _) in rest.by_ref() {
+                note(delivery.retry(HANDED_BACK_DELAY).await);
+            }
+        }
+    }
+}
+
+/// Stores the records of some deliveries, and settles each of them.
+async fn store_group(
+    store: &dyn LogStore,
+    taken: Vec<(Box<dyn Delivery>, Result<Event<'_>, EventError>)>,
+    shutdown: &Shutdown,
+) -> Outcome {
+    let (deliveries, events): (Vec<_>, Vec<_>) = taken.into_iter().unzip();
     let mut batch = Batch::default();
     let mut readable: Vec<(Box<dyn Delivery>, Range<usize>)> = Vec::new();
     for (delivery, event) in deliveries.into_iter().zip(&events) {
@@ -90,6 +111,7 @@ async fn store_deliveries(
             Outcome::CutOff => note(delivery.retry(HANDED_BACK_DELAY).await),
         }
     }
+    outcome
 }
 
 /// What became of a batch.
@@ -110,12 +132,13 @@ async fn store_batch(
     let all = batch.records();
     let mut waiting: Vec<usize> = (0..all.len()).collect();
     let mut pauses = Backoff::new(STORE_PAUSES.0, STORE_PAUSES.1);
+    let held = deliveries.iter().map(|(delivery, _)| delivery.as_ref() as &dyn Delivery);
     metrics::gauge!("observer_backlog_records").increment(count(batch.len()));
     while !waiting.is_empty() {
         let mut later = Vec::new();
         for chunk in waiting.chunks(BATCH_RECORDS_MAX) {
             let records: Vec<_> = chunk.iter().map(|index| all[*index].clone()).collect();
-            match in_progress(deliveries, store.append(&records)).await {
+            match in_hand(held.clone(), store.append(&records)).await {
                 Ok(stored) => {
                     assert_eq!(stored.len(), chunk.len(), "one answer a record");
                     for (index, stored) in chunk.iter().zip(stored) {
@@ -147,23 +170,6 @@ async fn store_batch(
         }
     }
     Outcome::Stored
-}
-
-/// Waits for the store, and tells the bus meanwhile that the deliveries are in hand.
-async fn in_progress<T>(
-    deliveries: &[(Box<dyn Delivery>, Range<usize>)],
-    work: impl Future<Output = T>,
-) -> T {
-    let mut work = std::pin::pin!(work);
-    loop {
-        tokio::select! {
-            done = &mut work => return done,
-            () = tokio::time::sleep(IN_PROGRESS_EVERY) => {}
-        }
-        for (delivery, _) in deliveries {
-            note(delivery.in_progress().await);
-        }
-    }
 }
 
 /// Whether the record has a place to stay now; counts it if so.
@@ -279,7 +285,7 @@ mod tests {
             received: 1,
             mid: None,
             index: 0,
-            count: 1,
+            count: u32::try_from(payload.matches('{').count()).unwrap(),
             rev: 0,
             again: false,
             odd: vec![].into(),
@@ -367,6 +373,18 @@ mod tests {
         let (asked, dead) = check(vec![message(r#"[{"a":1},{"bad":2}]"#)], vec![never]).await;
         assert_eq!(asked.len(), 1);
         assert!(dead.contains("not a date"), "{dead}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_ends_with_the_delivery_that_fills_it() {
+        let lines = |count: usize| message(&format!("[{}]", vec!["{}"; count].join(",")));
+        let one_short = vec![lines(BATCH_RECORDS_MAX - 1), lines(1), lines(1)];
+        let (asked, _) = check(one_short, vec![]).await;
+        let sizes: Vec<_> = asked.iter().map(Vec::len).collect();
+        assert_eq!(sizes, [BATCH_RECORDS_MAX, 1]);
+        let (asked, _) = check(vec![lines(BATCH_RECORDS_MAX), lines(1)], vec![]).await;
+        let sizes: Vec<_> = asked.iter().map(Vec::len).collect();
+        assert_eq!(sizes, [BATCH_RECORDS_MAX, 1]);
     }
 
     #[tokio::test(start_paused = true)]

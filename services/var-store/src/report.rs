@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream;
-use observer_bus::{BusError, Consumer, Delivery};
+use observer_bus::{BusError, Consumer, Delivery, in_hand};
 use observer_chassis::{Backoff, BoxError, Shutdown, reason};
 use observer_store::StoreError;
 use observer_store::vars::{Device, Report, ReportedValue, Stamp};
@@ -33,10 +33,6 @@ const DEVICES_AT_ONCE: usize = 64;
 
 /// First pause before lines are given to the store again, and the longest.
 const STORE_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
-
-/// Pause between two words to the bus that deliveries are in hand: well within the time after which it
-/// gives them to somebody else.
-const IN_PROGRESS_EVERY: Duration = Duration::from_secs(3);
 
 /// Pause before a delivery comes again that shutdown took from us: another process may have it now.
 const HANDED_BACK_DELAY: Duration = Duration::from_millis(100);
@@ -81,7 +77,9 @@ async fn settle(context: &Context, deliveries: Vec<Box<dyn Delivery>>, shutdown:
         }
     }
     let mut pauses = Backoff::new(STORE_PAUSES.0, STORE_PAUSES.1);
-    while let Err(error) = in_progress(&readable, store(context, &events)).await {
+    while let Err(error) =
+        in_hand(readable.iter().map(AsRef::as_ref), store(context, &events)).await
+    {
         warn!(error = %reason(&error), "variables' store took no reports");
         for delivery in &readable {
             note(delivery.in_progress().await);
@@ -98,20 +96,6 @@ async fn settle(context: &Context, deliveries: Vec<Box<dyn Delivery>>, shutdown:
     }
     for delivery in readable {
         note(delivery.ack().await);
-    }
-}
-
-/// Waits for the store, and tells the bus meanwhile that the deliveries are in hand.
-async fn in_progress<T>(deliveries: &[Box<dyn Delivery>], work: impl Future<Output = T>) -> T {
-    let mut work = std::pin::pin!(work);
-    loop {
-        tokio::select! {
-            done = &mut work => return done,
-            () = tokio::time::sleep(IN_PROGRESS_EVERY) => {}
-        }
-        for delivery in deliveries {
-            note(delivery.in_progress().await);
-        }
     }
 }
 

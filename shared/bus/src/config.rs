@@ -115,6 +115,17 @@ impl Default for BusConfig {
     }
 }
 
+impl BusConfig {
+    /// Names the setting that keeps a process apart from the others, with what would do; `None` when
+    /// they can reach each other.
+    #[must_use]
+    pub fn first_unshared(&self) -> Option<(&'static str, &'static str)> {
+        let problem = "is in_process, but this process needs a bus that others share: nats; \
+                       `observer serve` is all in one process";
+        (self.kind == BusType::InProcess).then_some(("type", problem))
+    }
+}
+
 /// Connects to the bus that `config` names. The adapter in process keeps its dead letters in
 /// `data_dir`; the one for NATS puts nothing there.
 ///

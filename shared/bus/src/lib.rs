@@ -7,6 +7,7 @@
 //! What is deliberately absent: the bus looks into no payload, and knows no store.
 
 pub mod config;
+mod in_hand;
 pub mod in_process;
 mod mailbox;
 pub mod nats;
@@ -14,5 +15,6 @@ mod port;
 mod shared;
 
 pub use config::{BusConfig, connect};
+pub use in_hand::in_hand;
 pub use port::*;
 use shared::{check_broadcast, check_event, lock, shortened, stream_name};

@@ -8,6 +8,7 @@ use serde::de::{
 };
 
 use crate::answer::{Code, Refusal};
+use crate::ids::short_hash;
 use crate::json;
 use crate::limits::Limits;
 
@@ -48,7 +49,7 @@ impl Records {
 
     fn end_record(&mut self, mut odd: bool) {
         if !odd {
-            // Few names: comparing each with each is cheaper than sorting, and rows are short.
+            // Two names that collide make a record look odd, which costs it nothing but its safe form.
             self.names.sort_unstable();
             odd = self.names.windows(2).any(|pair| pair[0] == pair[1]);
         }
@@ -148,14 +149,8 @@ impl Visitor<'_> for Name {
     }
 
     fn visit_str<E>(self, name: &str) -> Result<NameSeen, E> {
-        Ok(NameSeen { odd: is_odd_name(name), hash: hash(name.as_bytes()) })
+        Ok(NameSeen { odd: is_odd_name(name), hash: short_hash(name.as_bytes()) })
     }
-}
-
-/// FNV-1a. Two names that collide make a record look odd, which costs it nothing but its safe form.
-fn hash(bytes: &[u8]) -> u64 {
-    let start = 0xcbf2_9ce4_8422_2325_u64;
-    bytes.iter().fold(start, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
 }
 
 #[cfg(test)]

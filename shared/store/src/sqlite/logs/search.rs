@@ -3,6 +3,7 @@
 use std::fmt;
 
 use observer_wire::ProjectId;
+use observer_wire::ids::short_hash;
 use observer_wire::record::{self, Level, TEXT_BYTES_MAX};
 use observer_wire::text::{self, Term};
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -61,18 +62,11 @@ pub(super) fn marks(
     let partial = cut || json.contains("\\ud") || json.contains("\\uD");
     let marks = [
         Some(Mark::Project(project)),
-        Some(Mark::Device(hash(device))),
+        Some(Mark::Device(short_hash(device.as_bytes()))),
         (MARKED_LEVEL <= level).then_some(Mark::Level(level)),
         partial.then_some(Mark::Partial),
     ];
     marks.into_iter().flatten()
-}
-
-/// FNV-1a: stays the same in every release, which the standard library's does not promise.
-fn hash(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
 }
 
 /// Number of a project; `None` when it has no records.
@@ -116,7 +110,7 @@ pub(super) fn search(db: &Connection, query: &LogQuery) -> Result<LogPage, Failu
 fn question(project: i64, query: &LogQuery) -> Option<String> {
     let mut parts = Vec::new();
     if let Some(device) = &query.device {
-        parts.push(Mark::Device(hash(device)).to_string());
+        parts.push(Mark::Device(short_hash(device.as_bytes())).to_string());
     }
     if let Some(level) = query.level.filter(|level| MARKED_LEVEL <= *level) {
         let levels = Level::ALL.into_iter().filter(|candidate| level <= *candidate);
