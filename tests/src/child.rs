@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, WaitId, WaitIdOptions, kill_process, waitid};
 use tempfile::TempDir;
 
 /// Pause between two looks at a child that is about to end.
@@ -39,13 +40,13 @@ pub enum Signal {
     Cont,
 }
 
-impl Signal {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Term => "TERM",
-            Self::Int => "INT",
-            Self::Stop => "STOP",
-            Self::Cont => "CONT",
+impl From<Signal> for rustix::process::Signal {
+    fn from(signal: Signal) -> Self {
+        match signal {
+            Signal::Term => Self::TERM,
+            Signal::Int => Self::INT,
+            Signal::Stop => Self::STOP,
+            Signal::Cont => Self::CONT,
         }
     }
 }
@@ -156,7 +157,8 @@ impl GuardedChild {
         }
     }
 
-    /// Sends a signal. A child that has ended gets none.
+    /// Sends a signal. A child that has ended gets none. After [`Signal::Stop`] every thread of the
+    /// child stands still: the system sends the signal at once, but threads heed it one by one.
     ///
     /// # Panics
     ///
@@ -165,11 +167,16 @@ impl GuardedChild {
         if self.ended().is_some() {
             return;
         }
-        // The shell's own `kill`: not every system has one as a program.
-        let script = format!("kill -{} {}", signal.name(), self.pid());
-        let status = Command::new("sh").args(["-c", &script]).status();
-        let sent = status.is_ok_and(|status| status.success());
-        assert!(sent, "{}: cannot send {signal:?}", self.name);
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
+        let pid = pid.expect("the system's ids of processes are positive");
+        let sent = kill_process(pid, signal.into());
+        sent.unwrap_or_else(|error| panic!("{}: cannot send {signal:?}: {error}", self.name));
+        if signal == Signal::Stop {
+            // NOWAIT leaves what else there is to learn of the child to `ended`.
+            let told = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+            let stopped = waitid(WaitId::Pid(pid), told);
+            stopped.unwrap_or_else(|error| panic!("{}: not stopped: {error}", self.name));
+        }
     }
 
     /// Kills the child at once (`SIGKILL`) and waits until it is gone.

@@ -45,11 +45,21 @@ pub enum Code {
     SlowReader,
     /// Too many sockets of this key or this address. The socket closes.
     TooManySockets,
+    /// The key was switched off or rotated away. The socket closes.
+    Revoked,
+    /// More lines or bytes a second than allowed. Send it again after the time given.
+    Rate,
+    /// The project used what it may use for now. Send it again after the time given.
+    Quota,
+    /// Dropped for good under pressure, the least important first. Count it, do not send it again.
+    Shed,
+    /// A newer socket of the same device and session took over. The socket closes.
+    Replaced,
 }
 
 impl Code {
     /// Every code, for tables and metrics.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 23] = [
         Self::NotSignedIn,
         Self::WrongKey,
         Self::UnknownKey,
@@ -68,6 +78,11 @@ impl Code {
         Self::Draining,
         Self::SlowReader,
         Self::TooManySockets,
+        Self::Revoked,
+        Self::Rate,
+        Self::Quota,
+        Self::Shed,
+        Self::Replaced,
     ];
 
     /// The name on the wire.
@@ -92,6 +107,11 @@ impl Code {
             Self::Draining => "draining",
             Self::SlowReader => "slow_reader",
             Self::TooManySockets => "too_many_sockets",
+            Self::Revoked => "revoked",
+            Self::Rate => "rate",
+            Self::Quota => "quota",
+            Self::Shed => "shed",
+            Self::Replaced => "replaced",
         }
     }
 
@@ -106,6 +126,8 @@ impl Code {
                 | Self::Draining
                 | Self::SlowReader
                 | Self::TooManySockets
+                | Self::Revoked
+                | Self::Replaced
         )
     }
 }
