@@ -5,6 +5,7 @@
 
 pub mod child;
 pub mod device;
+pub mod faultproxy;
 pub mod game;
 pub mod http;
 pub mod process;
