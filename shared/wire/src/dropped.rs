@@ -81,20 +81,14 @@ impl Dropped {
     #[must_use]
     pub fn gap_json(&self, by: &str) -> String {
         let total = self.total();
-        let mut message =
-            format!("{total} record{} lost {by}:", if total == 1 { "" } else { "s" });
+        let mut message = format!("{total} record{} lost {by}:", if total == 1 { "" } else { "s" });
         let counts = self.counts.iter().filter(|(_, count)| 0 < **count);
         for (place, (reason, count)) in counts.enumerate() {
             let comma = if place == 0 { "" } else { "," };
             write!(message, "{comma} {reason} {count}").expect("a String takes what is written");
         }
-        let gap = Gap {
-            kind: "gap",
-            level: "warn",
-            message,
-            dropped: &self.counts,
-            since: self.since,
-        };
+        let gap =
+            Gap { kind: "gap", level: "warn", message, dropped: &self.counts, since: self.since };
         serde_json::to_string(&[gap]).expect("plain structs into memory always serialise")
     }
 }

@@ -292,7 +292,9 @@ impl Fields {
     fn caps(&self) -> Result<Option<Caps>, Refusal> {
         let Some(letters) = self.list("caps")? else { return Ok(None) };
         let mut caps = Caps::default();
-        letters.iter().for_each(|letter| caps.add(letter));
+        for letter in &letters {
+            caps.add(letter);
+        }
         Ok(Some(caps))
     }
 

@@ -108,10 +108,10 @@ fn parse_error(rest: &str) -> Option<ServerLine<'_>> {
 fn split_payload(rest: &str) -> Option<(Payload<'_>, &str)> {
     if rest.starts_with(['[', '{']) {
         let end = rest.rfind([']', '}'])? + 1;
-        return Some((Payload::Json(rest[..end].as_bytes()), &rest[end..]));
+        return Some((Payload::Json(&rest.as_bytes()[..end]), &rest[end..]));
     }
     let end = rest.find(':').unwrap_or(rest.len());
-    Some((Payload::Base64(rest[..end].as_bytes()), &rest[end..]))
+    Some((Payload::Base64(&rest.as_bytes()[..end]), &rest[end..]))
 }
 
 #[expect(clippy::option_option, reason = "none is no place, and the outer one no line")]
@@ -171,7 +171,7 @@ mod tests {
             prop_assert_eq!(ServerLine::parse(line.strip_suffix('\n').unwrap()), Some(error));
 
             let mut out = Vec::new();
-            write_close(&mut out, Code::Idle, rev as u32);
+            write_close(&mut out, Code::Idle, retry_ms.unwrap_or(7));
             let line = text(out);
             let closed = ServerLine::parse(&line).unwrap();
             prop_assert_eq!(closed.code(), Some(Code::Idle));

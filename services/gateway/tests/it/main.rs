@@ -8,6 +8,7 @@ mod edits;
 mod embedded;
 mod fake_bus;
 mod game;
+mod level2;
 mod lines;
 mod rig;
 mod sign_in;
