@@ -11,3 +11,7 @@ mod game;
 mod lines;
 mod rig;
 mod sign_in;
+mod tls;
+mod transport;
+mod transports;
+mod web;
