@@ -22,7 +22,7 @@ const ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST)
 #[derive(clap::Parser)]
 #[command(name = "observer-gateway", version)]
 struct Cli {
-    /// Let games beyond this machine connect without TLS (gateway.allow_plaintext)
+    /// Let games beyond this machine connect without TLS (`gateway.allow_plaintext`)
     #[arg(long)]
     allow_plaintext: bool,
     #[command(flatten)]

@@ -17,4 +17,4 @@ mod shared;
 pub use config::{BusConfig, connect};
 pub use in_hand::in_hand;
 pub use port::*;
-use shared::{check_broadcast, check_event, lock, shortened, stream_name};
+use shared::{check_broadcast, check_event, lock, percent, shortened, stream_name};

@@ -148,6 +148,14 @@ impl Bus for InProcessBus {
         Ok(Box::new(self.counter(service).serve()))
     }
 
+    fn fullness(&self, stream: Stream, project: ProjectId) -> Option<u8> {
+        match stream {
+            Stream::Logs => Some(self.logs.fullness(project)),
+            Stream::Vars => Some(self.vars.fullness(project)),
+            Stream::Edits => None,
+        }
+    }
+
     async fn check(&self) -> Result<(), String> {
         self.news.dead.check()
     }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::News;
 use super::dead::Letter;
-use crate::{BusError, Consumer, Delivery, Outgoing, PublishError, Stream, lock};
+use crate::{BusError, Consumer, Delivery, Outgoing, PublishError, Stream, lock, percent};
 
 /// What an event costs besides its payload and id, in bytes, so that many tiny events are bounded
 /// too.
@@ -176,6 +176,14 @@ impl Queue {
         drop(guard);
         self.arrived.notify_one();
         Ok(Taken::Waiting(entry))
+    }
+
+    /// How full the queue is for one more event of `project`, in percent.
+    pub(super) fn fullness(&self, project: ProjectId) -> u8 {
+        let state = lock(&self.state);
+        let of_project = state.projects.get(&project).map_or(0, |backlog| backlog.bytes);
+        let all = percent(state.bytes as u64, self.bytes_max as u64);
+        all.max(percent(of_project as u64, (self.bytes_max / PROJECT_SHARE) as u64))
     }
 
     /// The next delivery, or when to look again.

@@ -59,7 +59,8 @@ const REASON_BYTES_MAX: usize = 1024;
 /// Time after which the server removes a consumer that we could not remove.
 const REPLAY_INACTIVE: Duration = Duration::from_secs(30);
 
-fn name(durable: Durable) -> &'static str {
+/// Name of a durable consumer on the server.
+pub(super) fn name(durable: Durable) -> &'static str {
     match durable {
         Durable::LogIndexer => "observer-log-indexer",
         Durable::VarStore => "observer-var-store",

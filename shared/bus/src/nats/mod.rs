@@ -4,8 +4,10 @@
 //! never leave the process. What an acknowledged event survives, the profile says.
 
 mod ask;
+mod breaker;
 mod broker;
 mod consume;
+mod fullness;
 mod listen;
 mod live;
 mod profile;
@@ -23,7 +25,7 @@ use self::profile::Watched;
 use crate::config::BusConfig;
 use crate::{
     Bus, BusError, BusErrorKind, Consumer, Cursor, Durable, Listener, LiveLogs, Outgoing,
-    PublishError, Published, ReplayedEdit, RequestError, Requests, Service, Topic,
+    PublishError, Published, ReplayedEdit, RequestError, Requests, Service, Stream, Topic,
 };
 
 /// The bus of the distributed form.
@@ -89,6 +91,10 @@ impl Bus for NatsBus {
 
     async fn serve(&self, service: Service) -> Result<Box<dyn Requests>, BusError> {
         ask::serve(&self.broker, service).await
+    }
+
+    fn fullness(&self, stream: Stream, project: ProjectId) -> Option<u8> {
+        fullness::of(&self.broker, stream, project)
     }
 
     async fn check(&self) -> Result<(), String> {
