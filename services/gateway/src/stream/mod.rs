@@ -109,6 +109,14 @@ impl Stream {
         }
     }
 
+    /// Whether the game gave a sign of life that was no line, since this was asked last.
+    pub(crate) fn take_heard(&mut self) -> bool {
+        match self {
+            Self::Raw(_) => false, // Whatever comes is part of a line.
+            Self::Web(web) => web.take_heard(),
+        }
+    }
+
     /// Bytes that the transport keeps of a line whose end has not come.
     pub(crate) fn started_bytes(&self) -> usize {
         match self {

@@ -67,7 +67,7 @@ impl Web {
             .max_write_buffer_size(WRITE_BYTES_MAX)
             .max_message_size(Some(bytes_max))
             .max_frame_size(Some(bytes_max));
-        let raw = Counted { raw, bytes: early.len() };
+        let raw = Counted { raw, bytes: early.len(), heard: false };
         let socket =
             WebSocketStream::from_partially_read(raw, early, Role::Server, Some(config)).await;
         Self {
@@ -88,6 +88,11 @@ impl Web {
     /// Bytes of messages that were received in part, or not handed out yet.
     pub(super) fn started_bytes(&self) -> usize {
         self.text.len() + self.socket.get_ref().bytes
+    }
+
+    /// Whether anything came since this was asked last: a ping, or a part of a message.
+    pub(super) fn take_heard(&mut self) -> bool {
+        std::mem::take(&mut self.socket.get_mut().heard)
     }
 
     pub(super) fn poll_read(
@@ -246,6 +251,7 @@ fn into_io(error: Error) -> io::Error {
 struct Counted {
     raw: Raw,
     bytes: usize,
+    heard: bool,
 }
 
 impl AsyncRead for Counted {
@@ -256,7 +262,9 @@ impl AsyncRead for Counted {
     ) -> Poll<io::Result<()>> {
         let before = read.filled().len();
         ready!(Pin::new(&mut self.raw).poll_read(cx, read))?;
-        self.bytes += read.filled().len() - before;
+        let count = read.filled().len() - before;
+        self.bytes += count;
+        self.heard |= count > 0;
         Poll::Ready(Ok(()))
     }
 }
