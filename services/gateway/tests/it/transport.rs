@@ -85,7 +85,7 @@ impl Target {
     pub(crate) async fn web_socket(&self) -> WebSocket {
         let beneath: Box<dyn Duplex> = match self.transport {
             Transport::WebTls => Box::new(self.tls(&[&version::TLS13]).await.unwrap()),
-            _ => Box::new(tcp(self.address).await),
+            Transport::Plain | Transport::Tls | Transport::Web => Box::new(tcp(self.address).await),
         };
         let upgrading = client_async("ws://localhost/device", beneath);
         timeout(WITHIN, upgrading).await.unwrap().unwrap().0

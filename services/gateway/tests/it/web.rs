@@ -21,10 +21,9 @@ async fn next(socket: &mut WebSocket) -> Message {
 }
 
 async fn text(socket: &mut WebSocket) -> String {
-    match next(socket).await {
-        Message::Text(text) => text.as_str().to_owned(),
-        other => panic!("no text: {other:?}"),
-    }
+    let message = next(socket).await;
+    let Message::Text(text) = message else { panic!("no text: {message:?}") };
+    text.as_str().to_owned()
 }
 
 /// Signs in; a message that does not end its line ends it all the same.
@@ -37,10 +36,11 @@ async fn signed_in(rig: &Rig) -> WebSocket {
 
 /// The code and the reason with which the server closes next.
 async fn closed(socket: &mut WebSocket) -> (u16, String) {
-    match next(socket).await {
-        Message::Close(Some(CloseFrame { code, reason })) => (code.into(), reason.to_string()),
-        other => panic!("no close: {other:?}"),
-    }
+    let message = next(socket).await;
+    let Message::Close(Some(CloseFrame { code, reason })) = message else {
+        panic!("no close: {message:?}")
+    };
+    (code.into(), reason.to_string())
 }
 
 /// What the server answers to a request, all of it.
@@ -165,7 +165,7 @@ async fn half_a_message_must_end_in_time_and_pings_do_not_prolong_it() {
     assert_eq!(next(&mut idle).await, Message::Pong(Vec::new().into()));
     // The head of a masked frame of 100 bytes, and a few of them.
     let mut half = signed_in(&rig).await;
-    half.get_mut().write_all(&[0x81, 0x80 | 100, 1, 2, 3, 4, 5, 6]).await.unwrap();
+    half.get_mut().write_all(&[0x81, 0x80 | 0x64, 1, 2, 3, 4, 5, 6]).await.unwrap();
     let mut in_parts = signed_in(&rig).await;
     let part = Frame::message(b"p:".to_vec(), OpCode::Data(Data::Text), false);
     in_parts.send(Message::Frame(part)).await.unwrap();
