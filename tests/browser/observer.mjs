@@ -37,6 +37,7 @@ export async function startObserver() {
       ...Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('OBSERVER_'))),
       OBSERVER_API__LISTEN: free,
       OBSERVER_GATEWAY__LISTEN: free,
+      OBSERVER_GATEWAY__WS_LISTEN: free,
       OBSERVER_ADMIN__LISTEN: free,
       OBSERVER_STORE__DATA_DIR: join(folder, 'data'),
     },

@@ -161,6 +161,9 @@ fn command(name: &str, args: &[String], settings: &Settings, folder: &Path) -> C
         }
     }
     command.env("OBSERVER_LOG__FORMAT", "json");
+    // Gateways of other tests run at the same time; programs without one pass over it.
+    command.env("OBSERVER_GATEWAY__WS_LISTEN", "127.0.0.1:0");
+    command.env("OBSERVER_GATEWAY__TLS_LISTEN", "127.0.0.1:0");
     command.envs(settings.iter().map(|(name, value)| (name, value)));
     command
 }

@@ -5,7 +5,8 @@
 //!
 //! 1. [`listener`]: a game connects; each address has a bounded number of sockets.
 //! 2. [`worker`]: one thread and one runtime a core; a socket stays where it was handed to.
-//! 3. [`session`]: bytes become lines, and waiting bytes are written; one task a socket.
+//! 3. [`session`]: bytes become lines, and waiting bytes are written; one task a socket. What it
+//!    reads and writes is a [`stream`]: TCP, TLS or a WebSocket.
 //! 4. [`sign_in`]: `v:`, with [`keys`] and [`documents`]; [`level2`]: `h:` and what comes with it.
 //! 5. [`accept_line`]: a line is checked and appended to its project's batch.
 //! 6. [`batch`]: lines of a project gather into one message, which is published.
@@ -39,8 +40,10 @@ mod sign_in;
 mod slots;
 mod socket;
 mod spread;
+mod stream;
 mod worker;
 
+use std::net::SocketAddr;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +57,7 @@ use tokio::time::timeout;
 use tracing::info;
 
 pub use config::GatewayConfig;
+pub use listener::certificate::{Certificate, CertificateError};
 
 use shared::Shared;
 use worker::Workers;
@@ -69,6 +73,43 @@ pub struct Ports {
     pub readiness: Readiness,
 }
 
+/// Where games connect.
+#[derive(Debug)]
+pub struct Listeners {
+    /// Lines as they are.
+    pub plain: TcpListener,
+    /// Lines in TLS.
+    pub tls: Option<TcpListener>,
+    /// Lines in WebSockets: `/device`.
+    pub web: Option<TcpListener>,
+    /// What TLS shows. Without it nothing is encrypted.
+    pub certificate: Option<Certificate>,
+}
+
+impl Listeners {
+    /// Opens what the settings name, each with `bind`, which is given its name in the log.
+    ///
+    /// # Errors
+    ///
+    /// What `bind` returned, or that the certificate cannot be used.
+    pub async fn open<E: From<CertificateError>>(
+        config: &GatewayConfig,
+        bind: impl AsyncFn(&'static str, SocketAddr) -> Result<TcpListener, E>,
+    ) -> Result<Self, E> {
+        let certificate = match (&config.tls_cert, &config.tls_key) {
+            (Some(cert), Some(key)) => Some(Certificate::read(cert, key)?),
+            _ => None,
+        };
+        let plain = bind("gateway", config.listen).await?;
+        let tls = match certificate {
+            Some(_) => Some(bind("gateway_tls", config.tls_listen).await?),
+            None => None,
+        };
+        let web = Some(bind("gateway_ws", config.ws_listen).await?);
+        Ok(Self { plain, tls, web, certificate })
+    }
+}
+
 /// Serves games until shutdown is requested; then answers what is under way and closes.
 ///
 /// # Errors
@@ -82,12 +123,13 @@ pub struct Ports {
 pub async fn run(
     config: GatewayConfig,
     limits: Limits,
-    listener: TcpListener,
+    mut listeners: Listeners,
     ports: Ports,
     shutdown: Shutdown,
 ) -> Result<(), DrainTimeout> {
     let Ports { bus, readiness } = ports;
-    let shared = Arc::new(Shared::new(config, limits, bus));
+    let certificate = listeners.certificate.take().map(Arc::new);
+    let shared = Arc::new(Shared::new(config, limits, bus, certificate));
     let mut background = in_background(&shared, &readiness, &shutdown);
     let stop = async {
         tokio::select! {
@@ -97,7 +139,7 @@ pub async fn run(
         }
     };
     let mut workers = Workers::start(&shared);
-    listener::accept::accept_until(stop, listener, &shared, &workers).await;
+    listener::accept::accept_until(stop, listeners, &shared, &workers).await;
 
     info!(sockets = shared.numbers.sockets_open(), "draining");
     workers.drain();
@@ -119,6 +161,10 @@ fn in_background(shared: &Arc<Shared>, readiness: &Readiness, shutdown: &Shutdow
     background.spawn(edits::reconcile_when_asked(Arc::clone(shared)));
     background.spawn(control::follow(Arc::clone(shared)));
     background.spawn(presence::announce(Arc::clone(shared)));
+    if let Some(certificate) = &shared.certificate {
+        let certificate = Arc::clone(certificate);
+        background.spawn(listener::certificate::follow(certificate, readiness.check("tls")));
+    }
     let bus = Arc::clone(&shared.bus);
     background.spawn(keep_checking(readiness.check("bus"), shutdown.clone(), move || {
         let bus = Arc::clone(&bus);

@@ -11,7 +11,7 @@ use observer_chassis::{
     ShutdownConfig, bind, check_config, connect_patiently, dotted_flags, exit_code, load_config,
     serve_admin, shutdown_on_signals, start_telemetry,
 };
-use observer_gateway::{GatewayConfig, Ports};
+use observer_gateway::{GatewayConfig, Listeners, Ports};
 use observer_wire::Limits;
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +22,9 @@ const ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST)
 #[derive(clap::Parser)]
 #[command(name = "observer-gateway", version)]
 struct Cli {
+    /// Let games beyond this machine connect without TLS (`gateway.allow_plaintext`)
+    #[arg(long)]
+    allow_plaintext: bool,
     #[command(flatten)]
     config: ConfigArgs,
 }
@@ -48,6 +51,9 @@ impl Settings for Config {
             let problem = format!("must be at most {}", PAYLOAD_BYTES_MAX / 2);
             return Err(InvalidConfig::new("limits.line_bytes_max", problem));
         }
+        if let Some((name, problem)) = self.gateway.first_unworkable() {
+            return Err(InvalidConfig::new(format!("gateway.{name}"), problem));
+        }
         match self.limits.first_unworkable() {
             Some((name, problem)) => Err(InvalidConfig::new(format!("limits.{name}"), problem)),
             None => Ok(()),
@@ -56,7 +62,10 @@ impl Settings for Config {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse_from(dotted_flags(std::env::args_os()));
+    let mut cli = Cli::parse_from(dotted_flags(std::env::args_os()));
+    if cli.allow_plaintext {
+        cli.config.overrides.push(("gateway.allow_plaintext".into(), "true".into()));
+    }
     exit_code(&run(&cli))
 }
 
@@ -78,7 +87,10 @@ async fn run(cli: &Cli) -> anyhow::Result<()> {
     let Some(bus) = connect_patiently(&check, &shutdown, connect_bus).await else {
         return Ok(());
     };
-    let listener = bind("gateway", config.gateway.listen).await?;
+    let listeners = Listeners::open(&config.gateway, async |what, address| {
+        anyhow::Ok(bind(what, address).await?)
+    })
+    .await?;
     let ports = Ports { bus, readiness };
-    Ok(observer_gateway::run(config.gateway, config.limits, listener, ports, shutdown).await?)
+    Ok(observer_gateway::run(config.gateway, config.limits, listeners, ports, shutdown).await?)
 }

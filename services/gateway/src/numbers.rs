@@ -36,11 +36,34 @@ impl Kind {
         ["logs", "vars", "sign_in", "hello", "dropped", "state", "ping", "other"];
 }
 
+/// Why a connection never became a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotGreeted {
+    /// It took too long.
+    Late,
+    /// Newer ones took its place.
+    Displaced,
+    /// It does not speak TLS as we do.
+    Tls,
+    /// It asked for something else than our WebSocket, or left before it had asked.
+    Http,
+}
+
+impl NotGreeted {
+    const NAMES: [&str; 4] = ["late", "displaced", "tls", "http"];
+
+    /// The label of the metric.
+    pub(crate) fn name(self) -> &'static str {
+        Self::NAMES[self as usize]
+    }
+}
+
 /// Handles to the gateway's numbers; made once, as looking them up takes a lock.
 pub(crate) struct Numbers {
     lines_in: [Counter; Kind::NAMES.len()],
     refused: [Counter; Code::ALL.len()],
     closed: [Counter; Code::ALL.len()],
+    not_greeted: [Counter; NotGreeted::NAMES.len()],
     /// Lines that are safe, or needed nothing to be so.
     pub(crate) lines_accepted: Counter,
     /// Records of accepted `l:` lines.
@@ -73,6 +96,8 @@ impl Numbers {
                 .map(|code| counter!("observer_refused_total", "reason" => code.name())),
             closed: Code::ALL
                 .map(|code| counter!("observer_sockets_closed_total", "reason" => code.name())),
+            not_greeted: NotGreeted::NAMES
+                .map(|reason| counter!("observer_handshakes_failed_total", "reason" => reason)),
             lines_accepted: counter!("observer_lines_accepted_total"),
             records_accepted: counter!("observer_records_accepted_total"),
             keys_asked: counter!("observer_keys_asked_total"),
@@ -105,6 +130,11 @@ impl Numbers {
         if let Some(at) = place(code) {
             self.closed[at].increment(1);
         }
+    }
+
+    /// A connection never became a socket.
+    pub(crate) fn not_greeted(&self, why: NotGreeted) {
+        self.not_greeted[why as usize].increment(1);
     }
 
     /// A message's fate was known after `time`.
@@ -155,6 +185,10 @@ fn describe() {
         "observer_sockets_closed_total",
         "Sockets that the gateway closed, by reason."
     );
+    describe_counter!(
+        "observer_handshakes_failed_total",
+        "Connections that got through no TLS or WebSocket handshake, by reason."
+    );
     describe_counter!("observer_keys_asked_total", "Requests for keys that were in no cache.");
     describe_counter!("observer_documents_asked_total", "Requests for wanted documents.");
     describe_counter!("observer_pushed_total", "Edits and documents queued for a socket.");
@@ -187,5 +221,7 @@ mod tests {
     fn kinds_and_their_names_stand_in_the_same_order() {
         assert_eq!(Kind::NAMES[Kind::Logs as usize], "logs");
         assert_eq!(Kind::NAMES[Kind::Other as usize], "other");
+        assert_eq!(NotGreeted::Late.name(), "late");
+        assert_eq!(NotGreeted::Http.name(), "http");
     }
 }

@@ -8,7 +8,6 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -17,18 +16,19 @@ use std::time::Duration;
 use observer_chassis::now_us;
 use observer_wire::line::LineSplitter;
 use observer_wire::{Code, Refusal};
-use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::debug;
 
 use crate::accept_line;
 use crate::deadline::{Deadlines, Due};
-use crate::listener::accept::{Handed, Welcome};
+use crate::listener::accept::{Handed, Transport, Welcome};
+use crate::listener::handshake;
 use crate::numbers::Kind;
 use crate::shared::random;
 use crate::slots::Slot;
 use crate::socket::Socket;
+use crate::stream::{Raw, Received, Stream};
 use crate::worker::Worker;
 
 /// Reads of one socket before the others have their turn.
@@ -43,17 +43,27 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// Serves a socket until it ends.
 pub(crate) async fn serve(worker: Rc<Worker>, handed: Handed) {
-    match Session::open(worker, handed) {
-        Ok(mut session) => poll_fn(|cx| session.poll(cx)).await,
-        Err(error) => debug!(%error, "socket was gone before it was served"),
-    }
+    let Handed { stream, transport, welcome } = handed;
+    let stream = match (TcpStream::from_std(stream), transport) {
+        (Ok(tcp), Transport::Plain) => Stream::Raw(Raw::Plain(tcp)),
+        (Ok(tcp), transport) => {
+            // In a box: what a handshake needs is no part of every socket's task.
+            let Some(stream) = Box::pin(handshake::greet(&worker, tcp, transport)).await else {
+                return;
+            };
+            stream
+        }
+        (Err(error), _) => return debug!(%error, "socket was gone before it was served"),
+    };
+    let mut session = Session::open(worker, stream, welcome);
+    poll_fn(|cx| session.poll(cx)).await;
 }
 
 /// What only the session knows of its socket.
 struct Session {
     worker: Rc<Worker>,
     socket: Rc<Socket>,
-    stream: TcpStream,
+    stream: Stream,
     splitter: LineSplitter,
     /// Lines that were read and may not be taken yet.
     held: Held,
@@ -91,12 +101,11 @@ enum Step {
 }
 
 impl Session {
-    fn open(worker: Rc<Worker>, handed: Handed) -> io::Result<Self> {
-        let stream = TcpStream::from_std(handed.stream)?;
+    fn open(worker: Rc<Worker>, stream: Stream, welcome: Welcome) -> Self {
         let shared = &worker.shared;
         let numbers = Arc::clone(&shared.numbers);
         let socket = Rc::new(Socket::new(random(), shared.limits.output_bytes_max, numbers));
-        let (slot, refused) = match handed.welcome {
+        let (slot, refused) = match welcome {
             Welcome::Served(slot) => (Some(slot), None),
             Welcome::Refused(permit) => (None, Some(permit)),
         };
@@ -106,7 +115,7 @@ impl Session {
         }
         shared.numbers.socket_opened();
         worker.registry.borrow_mut().add(&socket);
-        Ok(Self {
+        Self {
             socket,
             stream,
             splitter: LineSplitter::new(shared.limits.line_bytes_max),
@@ -118,7 +127,7 @@ impl Session {
             _slot: slot,
             _refused: refused,
             worker,
-        })
+        }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -184,9 +193,9 @@ impl Session {
     }
 
     fn step_flushing(&mut self, cx: &mut Context<'_>) -> io::Result<Step> {
-        self.write_out(cx)?;
-        if self.socket.out().borrow().is_empty() {
-            if self.at_end || Pin::new(&mut self.stream).poll_shutdown(cx)?.is_pending() {
+        let why = self.socket.closing();
+        if self.write_out(cx)? && self.stream.poll_shutdown(cx, why)?.is_ready() {
+            if self.at_end {
                 return Ok(Step::End);
             }
             self.phase = Phase::Lingering;
@@ -198,14 +207,8 @@ impl Session {
 
     fn step_lingering(&mut self, cx: &mut Context<'_>) -> io::Result<Step> {
         let mut chunk = self.worker.chunk.borrow_mut();
-        loop {
-            let mut unwanted = ReadBuf::new(&mut chunk);
-            if Pin::new(&mut self.stream).poll_read(cx, &mut unwanted)?.is_pending() {
-                break;
-            }
-            if unwanted.filled().is_empty() {
-                return Ok(Step::End);
-            }
+        if self.stream.poll_discard(cx, &mut chunk)?.is_ready() {
+            return Ok(Step::End);
         }
         Ok(if self.deadlines.poll(cx).is_ready() { Step::End } else { Step::Wait })
     }
@@ -222,18 +225,25 @@ impl Session {
                 return Ok(());
             }
             let mut chunk = worker.chunk.borrow_mut();
-            let mut read = ReadBuf::new(&mut chunk);
-            if Pin::new(&mut self.stream).poll_read(cx, &mut read)?.is_pending() {
-                return Ok(());
-            }
-            if read.filled().is_empty() {
-                self.at_end = true;
-                self.splitter = LineSplitter::new(worker.shared.limits.line_bytes_max);
-                self.deadlines.line_ended(); // A line without an end is no line.
-                return Ok(());
-            }
+            let count = match self.stream.poll_read(cx, &mut chunk)? {
+                Poll::Ready(Received::Bytes(count)) => count,
+                Poll::Ready(Received::Refused(refusal)) => {
+                    self.refuse_unread(&refusal);
+                    continue;
+                }
+                Poll::Ready(Received::End) => {
+                    self.at_end = true;
+                    self.splitter = LineSplitter::new(worker.shared.limits.line_bytes_max);
+                    self.deadlines.line_ended(); // A line without an end is no line.
+                    return Ok(());
+                }
+                Poll::Pending => {
+                    self.watch_started();
+                    return Ok(());
+                }
+            };
             self.deadlines.heard();
-            let read = read.filled();
+            let read = &chunk[..count];
             let left = self.take_lines(read);
             if left > 0 {
                 self.held = Held { bytes: read[read.len() - left..].to_vec(), at: 0 };
@@ -269,19 +279,46 @@ impl Session {
                     accept_line::take(&self.worker, &self.socket, line, now_us);
                 }
                 Ok(None) => break,
-                Err(refusal) => {
-                    self.worker.shared.numbers.line_in(Kind::Other);
-                    self.socket.refuse(&refusal, None);
-                }
+                Err(refusal) => self.refuse_unread(&refusal),
             }
         }
-        if self.splitter.started_bytes() == 0 {
+        if lines > 0 {
+            self.deadlines.line_ended(); // The next one has its own time.
+        }
+        self.time_started();
+        rest.len()
+    }
+
+    /// Refuses what was no line.
+    fn refuse_unread(&self, refusal: &Refusal) {
+        self.worker.shared.numbers.line_in(Kind::Other);
+        self.socket.refuse(refusal, None);
+    }
+
+    /// Sees to what the stream keeps of a line, as nothing else of it came.
+    fn watch_started(&mut self) {
+        if self.stream.take_heard() {
+            self.deadlines.heard();
+        }
+        if self.stream.started_bytes() > 0 || self.deadlines.has_line() {
+            self.time_started();
+            self.count_unparsed();
+        }
+    }
+
+    /// Gives a line that was started its time to end.
+    fn time_started(&mut self) {
+        if self.started_bytes() == 0 {
             self.deadlines.line_ended();
-        } else if lines > 0 || !self.deadlines.has_line() {
+        } else if !self.deadlines.has_line() {
             let limits = &self.worker.shared.limits;
             self.deadlines.line_started(Duration::from_secs(limits.started_line_secs_max));
         }
-        rest.len()
+    }
+
+    /// Bytes that are kept of a line whose end has not come.
+    fn started_bytes(&self) -> usize {
+        self.splitter.started_bytes() + self.stream.started_bytes()
     }
 
     fn may_take_line(&self) -> bool {
@@ -314,7 +351,7 @@ impl Session {
 
     /// Counts what is kept of lines that are not taken yet.
     fn count_unparsed(&mut self) {
-        let bytes = self.held.bytes.len() - self.held.at + self.splitter.started_bytes();
+        let bytes = self.held.bytes.len() - self.held.at + self.started_bytes();
         let budget = &self.worker.shared.budget;
         if self.unparsed_bytes < bytes {
             budget.add_unparsed(bytes - self.unparsed_bytes);
@@ -329,15 +366,16 @@ impl Session {
         self.held.bytes.is_empty() && !self.socket.asking.get() && self.socket.unsettled.get() == 0
     }
 
-    fn write_out(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+    /// Writes what waits; returns whether all is written.
+    fn write_out(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         let mut out = self.socket.out().borrow_mut();
         while !out.is_empty() {
-            match Pin::new(&mut self.stream).poll_write(cx, out.waiting())? {
+            match self.stream.poll_write(cx, out.waiting())? {
                 Poll::Ready(count) => out.advance(count),
-                Poll::Pending => break,
+                Poll::Pending => return Ok(false),
             }
         }
-        Ok(())
+        Ok(self.stream.poll_flush(cx)?.is_ready())
     }
 }
 
@@ -359,9 +397,14 @@ mod tests {
     /// generously, as it is not ours to say.
     const AROUND_BYTES: usize = 800;
 
+    /// The size of what `serve` returns: the task, whatever its socket does.
+    fn task_bytes<F>(_: impl FnOnce(Rc<Worker>, Handed) -> F) -> usize {
+        size_of::<F>()
+    }
+
     #[test]
     fn an_idle_socket_costs_less_than_2_kb() {
-        let ours = size_of::<Session>() + size_of::<Socket>();
+        let ours = task_bytes(serve) + size_of::<Socket>();
         assert!(ours + AROUND_BYTES <= IDLE_BYTES_MAX, "{ours} bytes");
     }
 }

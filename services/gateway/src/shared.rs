@@ -15,6 +15,8 @@ use crate::budget::Budget;
 use crate::documents::{Documents, Projects};
 use crate::edits::{PUSHES_MAX, Push};
 use crate::keys::Keys;
+use crate::listener::certificate::Certificate;
+use crate::listener::handshake::Handshakes;
 use crate::numbers::Numbers;
 use crate::slots::Slots;
 use crate::spread::Spread;
@@ -33,6 +35,9 @@ pub(crate) struct Shared {
     pub(crate) key_slots: Arc<Slots<ApiKey>>,
     pub(crate) address_slots: Arc<Slots<IpAddr>>,
     pub(crate) refused_sockets: Arc<Semaphore>,
+    pub(crate) handshakes: Handshakes,
+    /// What TLS shows, if it is spoken.
+    pub(crate) certificate: Option<Arc<Certificate>>,
     pub(crate) projects: Projects,
     pub(crate) documents: Documents,
     /// Tells gateways apart, also one from itself before a restart.
@@ -50,13 +55,20 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(config: GatewayConfig, limits: Limits, bus: Arc<dyn Bus>) -> Self {
+    pub(crate) fn new(
+        config: GatewayConfig,
+        limits: Limits,
+        bus: Arc<dyn Bus>,
+        certificate: Option<Arc<Certificate>>,
+    ) -> Self {
         let numbers = Arc::new(Numbers::new());
         Self {
             budget: Budget::new(&limits),
             keys: Keys::new(Arc::clone(&bus), Arc::clone(&numbers)),
             key_slots: Slots::new(limits.key_sockets_max),
             address_slots: Slots::new(limits.address_sockets_max),
+            handshakes: Handshakes::new(limits.handshakes_max),
+            certificate,
             refused_sockets: Arc::new(Semaphore::new(REFUSED_SOCKETS_MAX)),
             projects: Projects::default(),
             documents: Documents::new(Arc::clone(&bus), Arc::clone(&numbers)),

@@ -204,6 +204,11 @@ impl Socket {
         self.stir();
     }
 
+    /// Why the socket is closing, if it is.
+    pub(crate) fn closing(&self) -> Option<Code> {
+        self.closing.get()
+    }
+
     /// Whether the socket is closing.
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.get().is_some()

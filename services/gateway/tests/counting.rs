@@ -12,6 +12,9 @@ mod game;
 #[path = "it/rig.rs"]
 #[expect(dead_code, reason = "shared with the other tests")]
 mod rig;
+#[path = "it/transport.rs"]
+#[expect(dead_code, reason = "shared with the other tests")]
+mod transport;
 
 use observer_bus::PublishError;
 use observer_chassis::{LogConfig, start_telemetry};

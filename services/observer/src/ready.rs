@@ -28,6 +28,12 @@ pub(crate) struct Ready {
     pub(crate) key: String,
     /// Where games connect: `host:port`.
     pub(crate) game: String,
+    /// Where games connect with TLS, if they can: `host:port`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) game_tls: Option<String>,
+    /// Where browser games connect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) game_ws: Option<String>,
     /// Address of the api, without a slash at its end.
     pub(crate) api: String,
     /// Address of the admin port, without a slash at its end.
@@ -36,20 +42,31 @@ pub(crate) struct Ready {
     pub(crate) data_dir: PathBuf,
 }
 
+/// Where everything listens, as others reach it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Addresses {
+    /// Games.
+    pub(crate) game: SocketAddr,
+    /// Games with TLS.
+    pub(crate) game_tls: Option<SocketAddr>,
+    /// Games in browsers.
+    pub(crate) game_ws: Option<SocketAddr>,
+    /// Page and api.
+    pub(crate) api: SocketAddr,
+    /// Health and metrics.
+    pub(crate) admin: SocketAddr,
+}
+
 impl Ready {
     /// What a server that listens at these addresses says about itself.
-    pub(crate) fn new(
-        key: ApiKey,
-        game: SocketAddr,
-        api: SocketAddr,
-        admin: SocketAddr,
-        data_dir: &Path,
-    ) -> io::Result<Self> {
-        let (api, admin) = (format!("http://{api}"), format!("http://{admin}"));
+    pub(crate) fn new(key: ApiKey, at: &Addresses, data_dir: &Path) -> io::Result<Self> {
+        let (api, admin) = (format!("http://{}", at.api), format!("http://{}", at.admin));
         let key = key.as_str().to_owned();
         let page = format!("{api}/#key={key}");
         let data_dir = std::path::absolute(data_dir)?;
-        Ok(Self { page, key, game: game.to_string(), api, admin, data_dir })
+        let game_tls = at.game_tls.map(|address| address.to_string());
+        let game_ws = at.game_ws.map(|address| format!("ws://{address}/device"));
+        Ok(Self { page, key, game: at.game.to_string(), game_tls, game_ws, api, admin, data_dir })
     }
 
     /// Writes the file so that a reader sees all of it or nothing. Removed when the guard is dropped.
@@ -128,6 +145,8 @@ mod tests {
             page: "http://127.0.0.1:8080/#key=0123456789ab".into(),
             key: "0123456789ab".into(),
             game: "127.0.0.1:6667".into(),
+            game_tls: None,
+            game_ws: Some("ws://127.0.0.1:6669/device".into()),
             api: "http://127.0.0.1:8080".into(),
             admin: "http://127.0.0.1:9090".into(),
             data_dir: data_dir.to_owned(),

@@ -31,6 +31,11 @@ pub struct Limits {
     pub value_bytes_max: usize,
     /// Time from connect to a good sign-in, in seconds.
     pub sign_in_secs_max: u64,
+    /// Time that TLS and the upgrade to a WebSocket may take, in seconds. A good one takes
+    /// milliseconds.
+    pub handshake_secs_max: u64,
+    /// Such handshakes under way at once, in one process. Past it the oldest ends.
+    pub handshakes_max: usize,
     /// Time from a line's first byte to its newline, in seconds.
     pub started_line_secs_max: u64,
     /// Lines of one socket that wait for their outcome. At the bound the socket is not read.
@@ -67,6 +72,8 @@ impl Default for Limits {
             name_bytes_max: 128,
             value_bytes_max: 16 * 1024,
             sign_in_secs_max: 60,
+            handshake_secs_max: 10,
+            handshakes_max: 1_024,
             started_line_secs_max: 30,
             unsettled_lines_max: 32,
             output_bytes_max: 1024 * 1024,
@@ -95,6 +102,7 @@ impl Limits {
             ("unsettled_lines_max", self.unsettled_lines_max),
             ("address_sockets_max", self.address_sockets_max),
             ("key_sockets_max", self.key_sockets_max),
+            ("handshakes_max", self.handshakes_max),
             ("edit_changes_max", self.edit_changes_max),
             ("project_devices_max", self.project_devices_max),
         ];

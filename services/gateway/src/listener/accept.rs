@@ -1,10 +1,9 @@
 //! Connections become sockets of a worker, in turn. Accepting never gives up: one bad accept must
 //! not end the gateway, and too many open files pass.
 
-use std::future::Future;
+use std::future::{Future, pending};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
+use crate::Listeners;
 use crate::shared::Shared;
 use crate::slots::Slot;
 use crate::worker::Workers;
@@ -28,9 +28,21 @@ const KEEPALIVE_AFTER: Duration = Duration::from_mins(1);
 /// Pause between such questions; after a few without an answer the socket ends.
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
 
+/// How lines travel on the connections of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transport {
+    /// As they are.
+    Plain,
+    /// In TLS.
+    Tls,
+    /// In a WebSocket, in TLS or not.
+    Web,
+}
+
 /// A connection on its way to a worker.
 pub(crate) struct Handed {
     pub(crate) stream: std::net::TcpStream,
+    pub(crate) transport: Transport,
     pub(crate) welcome: Welcome,
 }
 
@@ -45,25 +57,48 @@ pub(crate) enum Welcome {
 /// Accepts until `stop`; then the listener is dropped, so that new games go elsewhere at once.
 pub(crate) async fn accept_until(
     stop: impl Future<Output = ()>,
+    listeners: Listeners,
+    shared: &Arc<Shared>,
+    workers: &Workers,
+) {
+    let Listeners { plain, tls, web, certificate: _ } = listeners;
+    let plain = accept_all(Transport::Plain, plain, shared, workers);
+    let tls = accept_some(Transport::Tls, tls, shared, workers);
+    let web = accept_some(Transport::Web, web, shared, workers);
+    // One of the others ends when a worker did, which is found when that is waited for.
+    tokio::select! {
+        biased;
+        () = stop => {}
+        () = plain => {}
+        () = tls => {}
+        () = web => {}
+    }
+}
+
+async fn accept_some(
+    transport: Transport,
+    listener: Option<TcpListener>,
+    shared: &Arc<Shared>,
+    workers: &Workers,
+) {
+    match listener {
+        Some(listener) => accept_all(transport, listener, shared, workers).await,
+        None => pending().await,
+    }
+}
+
+/// Accepts until a worker ended.
+async fn accept_all(
+    transport: Transport,
     listener: TcpListener,
     shared: &Arc<Shared>,
     workers: &Workers,
 ) {
-    let mut stop = pin!(stop);
     loop {
-        let next = async {
-            let (stream, peer) = accept(&listener, shared).await;
-            match prepare(stream, peer, shared) {
-                Some(handed) => workers.hand(handed).await,
-                None => Ok(()),
-            }
-        };
-        tokio::select! {
-            biased;
-            () = &mut stop => return,
-            handed = next => if handed.is_err() {
-                return; // A worker ended, which is found when it is waited for.
-            },
+        let (stream, peer) = accept(&listener, shared).await;
+        let Some((stream, welcome)) = prepare(stream, peer, shared) else { continue };
+        if workers.hand(Handed { stream, transport, welcome }).await.is_err() {
+            return;
         }
     }
 }
@@ -86,13 +121,17 @@ async fn accept(listener: &TcpListener, shared: &Shared) -> (TcpStream, SocketAd
 }
 
 /// Sets the socket up; `None` when it is gone already, or one of too many.
-fn prepare(stream: TcpStream, peer: SocketAddr, shared: &Shared) -> Option<Handed> {
+fn prepare(
+    stream: TcpStream,
+    peer: SocketAddr,
+    shared: &Shared,
+) -> Option<(std::net::TcpStream, Welcome)> {
     let welcome = match shared.address_slots.take(peer.ip().to_canonical()) {
         Some(slot) => Welcome::Served(slot),
         None => Welcome::Refused(Arc::clone(&shared.refused_sockets).try_acquire_owned().ok()?),
     };
     match set_up(stream) {
-        Ok(stream) => Some(Handed { stream, welcome }),
+        Ok(stream) => Some((stream, welcome)),
         Err(error) => {
             debug!(%error, "socket was gone before it was served");
             None

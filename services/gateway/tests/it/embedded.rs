@@ -8,7 +8,7 @@ use bytes::Bytes;
 use observer_bus::in_process::InProcessBus;
 use observer_bus::{Bus, BusConfig, Durable, Outgoing, Service, Stream};
 use observer_chassis::{Readiness, Shutdown};
-use observer_gateway::{GatewayConfig, Ports, run};
+use observer_gateway::{GatewayConfig, Listeners, Ports, run};
 use observer_wire::ask::{KeyAnswer, VarsAnswer};
 use observer_wire::edit::{Document, EDIT_VERSION, Edit};
 use observer_wire::{Limits, ProjectId};
@@ -48,7 +48,7 @@ async fn a_line_is_safe_once_its_consumer_settled_it_and_edits_come_back() {
     let running = tokio::spawn(run(
         GatewayConfig { workers: 2, ..GatewayConfig::default() },
         Limits::default(),
-        listener,
+        Listeners { plain: listener, tls: None, web: None, certificate: None },
         ports,
         shutdown.clone(),
     ));

@@ -5,22 +5,38 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// Time for what must come. Generous: the machine may be busy with builds.
 pub(crate) const WITHIN: Duration = Duration::from_secs(20);
 
+/// What a game reads and writes.
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
+
+pub(crate) async fn tcp(address: SocketAddr) -> TcpStream {
+    let tcp = timeout(WITHIN, TcpStream::connect(address)).await.unwrap().unwrap();
+    tcp.set_nodelay(true).unwrap();
+    tcp
+}
+
 pub(crate) struct Game {
-    pub(crate) socket: BufReader<TcpStream>,
+    pub(crate) socket: BufReader<Box<dyn Duplex>>,
 }
 
 impl Game {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
-        let socket = timeout(WITHIN, TcpStream::connect(address)).await.unwrap().unwrap();
-        socket.set_nodelay(true).unwrap();
-        Self { socket: BufReader::new(socket) }
+        Self::on(tcp(address).await)
+    }
+
+    /// A game over anything that carries lines.
+    pub(crate) fn on(stream: impl Duplex + 'static) -> Self {
+        Self { socket: BufReader::new(Box::new(stream)) }
     }
 
     pub(crate) async fn sign_in(address: SocketAddr, key: &str) -> Self {

@@ -13,3 +13,7 @@ mod level2;
 mod lines;
 mod rig;
 mod sign_in;
+mod tls;
+mod transport;
+mod transports;
+mod web;

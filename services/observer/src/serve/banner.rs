@@ -21,7 +21,7 @@ pub(super) fn lines(ready: &Ready, reach: Reach, door: Door) -> [String; 6] {
     let host = host.trim_matches(['[', ']']);
     let warning = match reach {
         Reach::AsSet => "",
-        Reach::Lan => "  open to your network: whoever has the key can send",
+        Reach::Lan => "  open to your network, unencrypted: whoever has the key can send",
     };
     let closed = match door {
         Door::Open => "",
@@ -71,6 +71,8 @@ mod tests {
             page: "http://127.0.0.1:8080/#key=demo00000000".into(),
             key: "demo00000000".into(),
             game: "127.0.0.1:6667".into(),
+            game_tls: None,
+            game_ws: Some("ws://127.0.0.1:6669/device".into()),
             api: "http://127.0.0.1:8080".into(),
             admin: "http://127.0.0.1:9090".into(),
             data_dir: "./data".into(),

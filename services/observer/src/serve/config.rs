@@ -82,6 +82,9 @@ impl Settings for ServeConfig {
         if let Some((name, problem)) = self.limits.first_unworkable() {
             return Err(InvalidConfig::new(format!("limits.{name}"), problem));
         }
+        if let Some((name, problem)) = self.gateway.first_unworkable() {
+            return Err(InvalidConfig::new(format!("gateway.{name}"), problem));
+        }
         match self.store.first_unworkable() {
             Some((setting, problem)) => {
                 Err(InvalidConfig::new(format!("store.{setting}"), problem))
@@ -108,7 +111,12 @@ impl ServeConfig {
 
     /// Reads the settings, and fills in what nobody set.
     pub(crate) fn for_one_machine(args: &ConfigArgs, reach: Reach) -> Result<Self, ConfigError> {
-        Ok(Self::adapted(Self::load(args)?, reach, terminal::is_read_by_a_person()))
+        let mut args = args.clone();
+        if reach == Reach::Lan {
+            // Opening it is the wish, and a phone in the same room has no certificate to trust.
+            args.overrides.push(("gateway.allow_plaintext".into(), "true".into()));
+        }
+        Ok(Self::adapted(Self::load(&args)?, reach, terminal::is_read_by_a_person()))
     }
 
     fn adapted(loaded: Loaded<Self>, reach: Reach, read_by_a_person: bool) -> Self {
@@ -174,7 +182,11 @@ mod tests {
         let config = adapted(&[("OBSERVER_GATEWAY__LISTEN", "127.0.0.1:7")], Reach::Lan, false);
         assert_eq!(config.gateway.listen, "0.0.0.0:7".parse().unwrap());
         assert!(config.api.listen.ip().is_loopback());
-        let config = adapted(&[("OBSERVER_GATEWAY__LISTEN", "192.0.2.1:7")], Reach::Lan, false);
+        let chosen = [
+            ("OBSERVER_GATEWAY__LISTEN", "192.0.2.1:7"),
+            ("OBSERVER_GATEWAY__ALLOW_PLAINTEXT", "true"),
+        ];
+        let config = adapted(&chosen, Reach::Lan, false);
         assert_eq!(config.gateway.listen, "192.0.2.1:7".parse().unwrap());
     }
 
@@ -195,6 +207,7 @@ mod tests {
             ("OBSERVER_DEMO__DEVICES", "201", "demo.devices"),
             ("OBSERVER_DEMO__RATE", "0", "demo.rate"),
             ("OBSERVER_STORE__VARS__TYPE", "redis", "store.vars.url"),
+            ("OBSERVER_GATEWAY__LISTEN", "0.0.0.0:7", "gateway.listen"),
         ] {
             let sources = Sources::new(SECTIONS).environment([(name, value)]);
             let error = sources.load::<ServeConfig>().map(|_| ()).unwrap_err();

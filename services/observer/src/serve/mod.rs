@@ -37,7 +37,7 @@ use self::folder::DataFolder;
 use self::ports::Ports;
 use crate::demo::{self, Audience, DemoConfig};
 use crate::device::socket::Target;
-use crate::ready::{Announced, Ready};
+use crate::ready::{Addresses, Announced, Ready};
 use crate::terminal;
 
 /// Any port of this machine, where settings take the admin port's address away.
@@ -59,9 +59,23 @@ pub(crate) struct ServeArgs {
     /// Open the game port to the local network: whoever has the key can send
     #[arg(long)]
     lan: bool,
+    /// Let games beyond this machine connect without TLS, as --lan does (`gateway.allow_plaintext`)
+    #[arg(long)]
+    allow_plaintext: bool,
     /// Settings.
     #[command(flatten)]
     pub(crate) config: ConfigArgs,
+}
+
+impl ServeArgs {
+    /// Where settings come from, the flags among them that stand for one.
+    fn sources(&self) -> ConfigArgs {
+        let mut sources = self.config.clone();
+        if self.allow_plaintext {
+            sources.overrides.push(("gateway.allow_plaintext".into(), "true".into()));
+        }
+        sources
+    }
 }
 
 /// How to change what.
@@ -75,19 +89,19 @@ Settings (flag, or environment, or TOML file):
 
 /// Serves until it is asked to end, then ends in order.
 pub(crate) async fn run(args: &ServeArgs) -> anyhow::Result<()> {
-    if args.config.check_config {
-        return config::check(&args.config);
+    let sources = args.sources();
+    if sources.check_config {
+        return config::check(&sources);
     }
     let reach = if args.lan { Reach::Lan } else { Reach::AsSet };
-    let mut config = ServeConfig::for_one_machine(&args.config, reach)?;
+    let mut config = ServeConfig::for_one_machine(&sources, reach)?;
     let telemetry = start_telemetry("observer", &config.log)?;
     let shutdown = shutdown_on_signals(config.shutdown.grace())?;
 
     let folder = DataFolder::claim(&config.store.data_dir)?;
     Ready::forget(folder.path()).context("cannot remove an old ready.json")?;
     let Doors { admin, gateway, api } = Doors::open(&config).await?;
-    let (admin_at, game_at, api_at) =
-        (admin.local_addr()?, gateway.local_addr()?, api.local_addr()?);
+    let at = addresses(&admin, &gateway, &api, reach)?;
 
     let about = about(&config);
     let readiness = Readiness::new(&about.profile);
@@ -98,20 +112,17 @@ pub(crate) async fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let key = if args.demo { demo::key() } else { folder.first_key()? };
     ports.accounts.register_key(key).await.context("cannot register the key")?;
 
-    let game = banner::reachable(game_at, reach);
     config.api.about = about;
     let door = if config.api.open_keys { Door::Open } else { Door::Closed };
-    config.api.game_address = game.into();
+    config.api.game_address = at.game.into();
     let demo = config.demo.clone();
     let tasks = Tasks::new(shutdown.clone());
     start_services(&tasks, config, Listeners { gateway, api }, ports, (&readiness, &shutdown));
 
-    let ready =
-        Ready::new(key, game, banner::reachable(api_at, Reach::AsSet), admin_at, folder.path())?;
+    let ready = Ready::new(key, &at, folder.path())?;
     let announced = announce_when_ready(&ready, (reach, door), &readiness, &shutdown).await?;
     if args.demo && announced.is_some() {
-        let address = banner::reachable(game_at, Reach::AsSet).to_string();
-        start_demo(&tasks, demo, Target { address, key }, shutdown);
+        start_demo(&tasks, demo, Target { address: at.game.to_string(), key }, shutdown);
     }
     Ok(tasks.finish().await?)
 }
@@ -119,7 +130,7 @@ pub(crate) async fn run(args: &ServeArgs) -> anyhow::Result<()> {
 /// Listeners, all bound before anything is opened: a taken port shall cost nothing.
 struct Doors {
     admin: TcpListener,
-    gateway: TcpListener,
+    gateway: observer_gateway::Listeners,
     api: TcpListener,
 }
 
@@ -127,23 +138,46 @@ impl Doors {
     async fn open(config: &ServeConfig) -> anyhow::Result<Self> {
         let admin = config.admin.listen.unwrap_or(ADMIN_ANYWHERE);
         Ok(Self {
-            gateway: open_door("gateway", config.gateway.listen).await?,
+            gateway: observer_gateway::Listeners::open(&config.gateway, open_door).await?,
             api: open_door("api", config.api.listen).await?,
             admin: open_door("admin", admin).await?,
         })
     }
 }
 
-/// Binds a listener. `section` is that of the setting that chose the address.
-async fn open_door(section: &'static str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    bind(section, address).await.map_err(|error| {
+/// Where everything listens, as others reach it.
+fn addresses(
+    admin: &TcpListener,
+    gateway: &observer_gateway::Listeners,
+    api: &TcpListener,
+    reach: Reach,
+) -> io::Result<Addresses> {
+    let reachable = |listener: &TcpListener, reach| {
+        listener.local_addr().map(|address| banner::reachable(address, reach))
+    };
+    Ok(Addresses {
+        game: reachable(&gateway.plain, reach)?,
+        game_tls: gateway.tls.as_ref().map(|tls| reachable(tls, reach)).transpose()?,
+        game_ws: gateway.web.as_ref().map(|web| reachable(web, reach)).transpose()?,
+        api: reachable(api, Reach::AsSet)?,
+        admin: admin.local_addr()?,
+    })
+}
+
+/// Binds a listener. `what` is its name in the log, and as good as that of its setting.
+async fn open_door(what: &'static str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    bind(what, address).await.map_err(|error| {
         let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
         if source.is_some_and(|source| source.kind() == io::ErrorKind::AddrInUse) {
-            let setting = format!("OBSERVER_{}__LISTEN", section.to_uppercase());
+            let setting = match what {
+                "gateway_tls" => "OBSERVER_GATEWAY__TLS_LISTEN".to_owned(),
+                "gateway_ws" => "OBSERVER_GATEWAY__WS_LISTEN".to_owned(),
+                section => format!("OBSERVER_{}__LISTEN", section.to_uppercase()),
+            };
             let free = SocketAddr::new(address.ip(), 0);
             return anyhow!(
                 "{address} is taken, perhaps by another observer: end what listens there, or choose \
-                 another address for the {section} ({setting}={free} takes a free port)"
+                 another address for the {what} ({setting}={free} takes a free port)"
             );
         }
         error.into()
@@ -162,7 +196,7 @@ fn about(config: &ServeConfig) -> About {
 
 /// Listeners that services take over.
 struct Listeners {
-    gateway: TcpListener,
+    gateway: observer_gateway::Listeners,
     api: TcpListener,
 }
 

@@ -59,6 +59,12 @@ impl Readiness {
         self.lock().values().all(|check| check.ok)
     }
 
+    /// Whether the check `name` is ok, and the reason it gives; `None` when nobody registered it.
+    #[must_use]
+    pub fn state_of(&self, name: &str) -> Option<(bool, Option<String>)> {
+        self.lock().get(name).map(|check| (check.ok, check.reason.clone()))
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, CheckReport>> {
         self.checks.lock().unwrap_or_else(PoisonError::into_inner) // No update is half done.
     }
@@ -66,12 +72,14 @@ impl Readiness {
     fn set(&self, name: &'static str, now: CheckReport) {
         let before = self.lock().insert(name, now.clone());
         // A reason may differ with every try; only its first is news, and the change of `ok`.
-        if before.is_some_and(|before| before.ok == now.ok && !before.is_starting()) {
+        let kind = |report: &CheckReport| (report.ok, report.reason.is_some());
+        if before.is_some_and(|before| kind(&before) == kind(&now) && !before.is_starting()) {
             return;
         }
-        match now.reason {
-            None => info!(check = name, "check is ok"),
-            Some(reason) => warn!(check = name, reason, "check is not ok"),
+        match (now.ok, now.reason) {
+            (true, None) => info!(check = name, "check is ok"),
+            (true, Some(reason)) => warn!(check = name, reason, "check is ok, but see the reason"),
+            (false, reason) => warn!(check = name, reason, "check is not ok"),
         }
     }
 
@@ -93,6 +101,11 @@ impl Check {
     /// The dependency works.
     pub fn ok(&self) {
         self.readiness.set(self.name, CheckReport { ok: true, reason: None });
+    }
+
+    /// The dependency works, and somebody should look after it all the same; `reason` says why.
+    pub fn ok_but(&self, reason: impl Into<String>) {
+        self.readiness.set(self.name, CheckReport { ok: true, reason: Some(reason.into()) });
     }
 
     /// The dependency does not work; `reason` is for the operator who asks why.
