@@ -10,6 +10,8 @@ pub mod faults;
 pub mod game;
 pub mod http;
 pub mod laws;
+#[cfg(target_os = "linux")]
+pub mod powercut;
 pub mod process;
 pub mod servers;
 pub mod stack;

@@ -34,6 +34,8 @@ pub fn settings<V: ToString>(pairs: &[(&str, V)]) -> Settings {
 #[derive(Debug)]
 pub struct Process {
     program: &'static str,
+    /// Program that starts ours, with its arguments; usually nothing.
+    under: Vec<String>,
     args: Vec<String>,
     settings: Settings,
     child: GuardedChild,
@@ -47,11 +49,28 @@ impl Process {
     /// When it cannot be built or started.
     #[must_use]
     pub fn start(program: &'static str, args: &[&str], settings: Settings) -> Self {
-        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        Self::start_under(&[], program, args, settings)
+    }
+
+    /// As [`Process::start`], under another program that becomes ours in the end (`exec`): what it
+    /// is given after its own arguments is our program and the arguments of that.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be built or started.
+    #[must_use]
+    pub fn start_under(
+        under: &[&str],
+        program: &'static str,
+        args: &[&str],
+        settings: Settings,
+    ) -> Self {
+        let owned = |args: &[&str]| args.iter().map(|arg| (*arg).to_owned()).collect();
+        let (under, args): (Vec<String>, Vec<String>) = (owned(under), owned(args));
         let folder = folder(program);
-        let command = command(program, &args, &settings, folder.path());
+        let command = command(program, (&under, &args), &settings, folder.path());
         let child = GuardedChild::spawn(program, command, folder);
-        Self { program, args, settings, child }
+        Self { program, under, args, settings, child }
     }
 
     /// Address of the listener that the program calls `what`: `gateway`, `api` or `admin`.
@@ -106,7 +125,8 @@ impl Process {
     /// Starts the program again in the same folder, with the same settings. One that runs is killed.
     pub fn restart(&mut self) {
         let folder = self.child.folder();
-        let command = command(self.program, &self.args, &self.settings, folder);
+        let args = (&self.under[..], &self.args[..]);
+        let command = command(self.program, args, &self.settings, folder);
         self.child.respawn(command);
     }
 
@@ -151,9 +171,16 @@ impl Drop for Process {
     }
 }
 
-fn command(name: &str, args: &[String], settings: &Settings, folder: &Path) -> Command {
-    let mut command = Command::new(program(name));
-    command.args(args).current_dir(folder);
+fn command(
+    name: &str,
+    (under, args): (&[String], &[String]),
+    settings: &Settings,
+    folder: &Path,
+) -> Command {
+    let program = program(name).into_os_string();
+    let mut whole = under.iter().map(Into::into).chain([program]);
+    let mut command = Command::new(whole.next().expect("there is at least our program"));
+    command.args(whole).args(args).current_dir(folder);
     // A developer's own OBSERVER_ settings are not the test's.
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("OBSERVER_") {

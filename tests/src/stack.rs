@@ -33,11 +33,20 @@ impl Embedded {
     ///
     /// When it does not come up.
     pub async fn start_with(args: &[&str], further: &[(&str, &str)]) -> Self {
+        Self::start_under(&[], args, further).await
+    }
+
+    /// As [`Embedded::start_with`], under another program ([`Process::start_under`]).
+    ///
+    /// # Panics
+    ///
+    /// When it does not come up.
+    pub async fn start_under(under: &[&str], args: &[&str], further: &[(&str, &str)]) -> Self {
         let mut all = listeners();
         // Relative: below the process's own folder, which stays over restarts.
         all.extend(settings(&[("OBSERVER_STORE__DATA_DIR", "data")]));
         all.extend(settings(further));
-        let mut embedded = Self { process: Process::start("observer", args, all) };
+        let mut embedded = Self { process: Process::start_under(under, "observer", args, all) };
         embedded.up().await;
         embedded
     }

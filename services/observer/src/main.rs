@@ -6,7 +6,9 @@
 //! | [`serve`] | the four services over an embedded bus and store |
 //! | [`demo`], [`prompt`] | games, simulated and typed, over [`device`] |
 //! | [`tail`], [`set`], [`health`] | clients of a running server |
+//! | [`backup`] | a copy of the data folder, beside a running server |
 
+mod backup;
 mod client;
 mod demo;
 mod device;
@@ -57,6 +59,8 @@ enum Command {
     Tail(tail::TailArgs),
     /// Change variables, and see which device applied it
     Set(set::SetArgs),
+    /// Copy the data folder, also while `serve` works on it
+    Backup(backup::BackupArgs),
     /// Check the settings of `serve`, and print each with its source
     CheckConfig(ConfigArgs),
     /// Ask a running process whether it is ready, and if not, why
@@ -83,6 +87,7 @@ async fn run(command: Option<Command>) -> anyhow::Result<()> {
         Command::Device(args) => prompt::run(&args, &shutdown_on_signals(COMMAND_GRACE)?).await,
         Command::Tail(args) => tail::run(&args, &shutdown_on_signals(COMMAND_GRACE)?).await,
         Command::Set(args) => set::run(&args).await,
+        Command::Backup(args) => backup::run(args).await,
         Command::CheckConfig(args) => serve::config::check(&args),
         Command::Healthcheck(args) => health::run(&args).await,
     }

@@ -252,7 +252,8 @@ pub trait Delivery: Send + Sync {
     ///
     /// [`BusError`]: it comes again.
     async fn bury(self: Box<Self>, reason: &str) -> Result<(), BusError>;
-    /// Work goes on: the event shall not be given to somebody else yet.
+    /// Work goes on: the event shall not be given to somebody else yet. Said again and again while
+    /// nothing is settled, it may have the bus refuse new events ([`PublishError::Full`]).
     ///
     /// # Errors
     ///

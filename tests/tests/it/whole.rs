@@ -1,10 +1,16 @@
 //! The whole product as processes: what a game, a page and a program see.
 
+mod backup;
 mod bad_input;
 mod cluster;
 mod command_line;
+#[cfg(target_os = "linux")]
+mod disk_full;
 mod exchange;
 mod killed;
+#[cfg(target_os = "linux")]
+mod power_cut;
+mod stored;
 mod transcripts;
 
 use std::time::Duration;

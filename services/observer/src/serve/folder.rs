@@ -72,7 +72,17 @@ fn write_whole(path: &Path, text: &str) -> io::Result<()> {
     writeln!(file, "{text}")?;
     file.sync_all()?;
     drop(file);
-    fs::rename(half, path)
+    fs::rename(half, path)?;
+    sync_folder(path.parent())
+}
+
+/// A name survives a power cut once its folder is synced. Folders cannot be opened everywhere, and
+/// where they cannot, that is not needed.
+fn sync_folder(folder: Option<&Path>) -> io::Result<()> {
+    match folder.map(File::open) {
+        Some(Ok(folder)) => folder.sync_all(),
+        Some(Err(_)) | None => Ok(()),
+    }
 }
 
 #[cfg(test)]

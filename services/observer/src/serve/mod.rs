@@ -257,13 +257,22 @@ async fn announce_when_ready(
     readiness: &Readiness,
     shutdown: &Shutdown,
 ) -> anyhow::Result<Option<Announced>> {
-    while !readiness.is_ready() {
+    let mut told = false;
+    let announced = loop {
+        if readiness.is_ready() {
+            match ready.announce() {
+                Ok(announced) => break announced,
+                // A full disk is no reason to end: what is stored can be read.
+                Err(error) if !told => tracing::warn!(%error, "cannot write ready.json yet"),
+                Err(_) => {}
+            }
+            told = true;
+        }
         tokio::select! {
             () = shutdown.requested() => return Ok(None),
             () = sleep(LOOK_EVERY) => {}
         }
-    }
-    let announced = ready.announce().context("cannot write ready.json")?;
+    };
     // A closed stdout is no reason to end a server.
     terminal::line(&banner::lines(ready, reach, door).join("\n")).ok();
     Ok(Some(announced))

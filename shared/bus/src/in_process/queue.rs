@@ -37,6 +37,10 @@ const LAST_MAX: usize = 100_000;
 /// may panic again.
 const DROPPED_RETRY: Duration = Duration::from_millis(100);
 
+/// Time for which a consumer may say that its store takes nothing, and nothing be settled, before new
+/// events are refused: a slow commit is no reason, a full disk is.
+const HELD_UP_AFTER: Duration = Duration::from_secs(2);
+
 /// An event that the queue owns until it is settled.
 pub(super) struct Entry {
     pub(super) sequence: u64,
@@ -74,6 +78,8 @@ struct State {
     sequence: u64,
     /// Of all events not settled, delivered or not.
     bytes: usize,
+    /// Since when consumers say that they have to wait, while nothing was settled.
+    held_up_since: Option<Instant>,
     projects: HashMap<ProjectId, Backlog>,
     /// Projects whose first waiting event may be delivered, in turn.
     ready: VecDeque<ProjectId>,
@@ -142,6 +148,7 @@ impl Queue {
         let state = State {
             sequence: u64::try_from(clock).unwrap_or_default(),
             bytes: 0,
+            held_up_since: None,
             projects: HashMap::new(),
             ready: VecDeque::new(),
             held: BTreeSet::new(),
@@ -159,6 +166,10 @@ impl Queue {
             Some(Known::Settled(sequence)) => return Ok(Taken::Settled(*sequence)),
             Some(Known::InFlight(entry)) => return Ok(Taken::Waiting(Arc::clone(entry))),
             None => {}
+        }
+        // What waits is owned and will be stored; more would only wait for its time-out.
+        if state.held_up_since.is_some_and(|since| since + HELD_UP_AFTER <= Instant::now()) {
+            return Err(PublishError::Full);
         }
         let sequence = state.next_sequence(event.project, event.expected)?;
         let (project, payload) = (event.project, event.payload);
@@ -210,6 +221,7 @@ impl Queue {
         let state = &mut *guard;
         let bytes = entry.bytes();
         state.bytes -= bytes;
+        state.held_up_since = None;
         if let Some(backlog) = state.projects.get_mut(&entry.project) {
             backlog.bytes -= bytes;
             if backlog.bytes == 0 {
@@ -220,6 +232,11 @@ impl Queue {
         drop(guard);
         // It is set here alone, and an event is settled once.
         entry.settled.set(()).ok();
+    }
+
+    /// A consumer has to wait with what it has in hand.
+    fn hold_up(&self) {
+        lock(&self.state).held_up_since.get_or_insert_with(Instant::now);
     }
 
     /// Puts a delivered event back in its place.
@@ -434,7 +451,9 @@ impl Delivery for QueueDelivery {
     }
 
     async fn in_progress(&self) -> Result<(), BusError> {
-        Ok(()) // Nothing is taken away from a consumer of this process.
+        // Nothing is taken away from a consumer of this process, but who publishes shall know.
+        self.queue.hold_up();
+        Ok(())
     }
 
     async fn bury_part(&self, payload: Bytes, reason: &str) -> Result<(), BusError> {

@@ -16,7 +16,7 @@ use crate::accounts::{AccountStore, Created, NewAccount};
 use crate::config::StoreConfig;
 use crate::{StoreError, StoreErrorKind};
 
-const SCHEMA: Schema = Schema {
+pub(super) const SCHEMA: Schema = Schema {
     name: "accounts",
     version: 1,
     create: "
@@ -53,8 +53,9 @@ impl SqliteAccountStore {
         let open = async {
             let Opened { path, db, lock, inspection } =
                 file::open(&config.data_dir, &SCHEMA).await?;
-            let writer = Writer::start(SCHEMA.name, db, lock, Calls(()))?;
-            Ok(Self { readers: Readers::new(path), inspection, writer })
+            let sound = inspection.soundness().clone();
+            let writer = Writer::start(SCHEMA.name, db, (lock, sound.clone()), Calls(()))?;
+            Ok(Self { readers: Readers::new(path, sound), inspection, writer })
         };
         open.await.map_err(|failure: Failure| failure.of("open accounts.db"))
     }

@@ -129,7 +129,8 @@ mod tests {
     #[tokio::test]
     async fn a_write_that_cannot_succeed_fails_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let Opened { db, lock, .. } = file::open(folder.path(), &SCHEMA).await.unwrap();
+        let Opened { db, lock, inspection, .. } = file::open(folder.path(), &SCHEMA).await.unwrap();
+        let lock = (lock, inspection.soundness().clone());
         let writer = Writer::start(SCHEMA.name, db, lock, Calls(())).unwrap();
         // The first holds the thread up until the others wait behind it: they are one group.
         let (go, gone) = std::sync::mpsc::channel::<()>();

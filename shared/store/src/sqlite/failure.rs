@@ -10,12 +10,18 @@ use crate::{StoreError, StoreErrorKind};
 pub(super) struct Failure {
     pub(super) kind: StoreErrorKind,
     text: String,
+    damage: bool,
 }
 
 impl Failure {
     /// A failure that SQLite did not report.
     pub(super) fn new(kind: StoreErrorKind, text: impl Into<String>) -> Self {
-        Self { kind, text: text.into() }
+        Self { kind, text: text.into(), damage: false }
+    }
+
+    /// Whether SQLite found the file damaged.
+    pub(super) fn is_damage(&self) -> bool {
+        self.damage
     }
 
     /// The failure as the answer to `operation`.
@@ -47,12 +53,16 @@ impl From<rusqlite::Error> for Failure {
         } else {
             error.to_string()
         };
-        Self { kind, text }
+        let damage = matches!(
+            error.sqlite_error_code(),
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+        );
+        Self { kind, text, damage }
     }
 }
 
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
-        Self { kind: StoreErrorKind::Unavailable, text: error.to_string() }
+        Self::new(StoreErrorKind::Unavailable, error.to_string())
     }
 }

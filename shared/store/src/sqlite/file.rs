@@ -8,7 +8,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use super::failure::Failure;
-use super::inspect::Inspection;
+use super::inspect::{Inspection, Soundness};
 use crate::StoreErrorKind;
 
 /// Time that a process which is just ending has to give up the file.
@@ -67,31 +67,57 @@ impl Lock {
         let mut mark = Vec::new();
         file.read_to_end(&mut mark)?;
         if mark.is_empty() {
-            file.write_all(b"open\n")?;
+            file.write_all(b"open\n").map_err(|error| at(&path, &error))?;
             file.sync_all()?;
+            sync_folder(folder)?;
         }
         Ok(Self { file, unclean: !mark.is_empty() })
     }
 
-    /// Says that the database was closed in order. Without it the next start looks the file over.
-    pub(super) fn closed(&self) {
+    /// Says that the database was closed in order. Without it the next start looks the file over, as
+    /// it must when nobody has yet seen that it is `sound`.
+    pub(super) fn closed(&self, sound: &Soundness) {
+        if !sound.is_sound() {
+            return;
+        }
         // If it fails, the next start looks the file over in vain, and that is all.
         drop(self.file.set_len(0));
     }
 }
 
 fn at(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::new(StoreErrorKind::Unavailable, format!("{}: {error}", path.display()))
+    let full = error.kind() == std::io::ErrorKind::StorageFull;
+    let kind = if full { StoreErrorKind::Throttled } else { StoreErrorKind::Unavailable };
+    Failure::new(kind, format!("{}: {error}", path.display()))
 }
 
+/// Makes a folder and those above it; the new names survive a power cut.
 fn make_folder(folder: &Path) -> Result<(), Failure> {
+    let missing: Vec<&Path> = folder.ancestors().take_while(|path| !path.is_dir()).collect();
     std::fs::create_dir_all(folder).map_err(|error| at(folder, &error))?;
-    // The new name survives a power cut once its parent is synced; where folders cannot be opened
-    // (Windows), that is not needed.
-    if let Some(Ok(parent)) = folder.parent().map(File::open) {
-        drop(parent.sync_all());
+    for made in missing {
+        sync_parent(made)?;
     }
-    Ok(())
+    // Whoever made it before us may have died before it was synced.
+    sync_parent(folder)
+}
+
+/// Syncs the folder that `path` stands in; the one of a bare name is the current one.
+fn sync_parent(path: &Path) -> Result<(), Failure> {
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => sync_folder(Path::new(".")),
+        Some(parent) => sync_folder(parent),
+        None => Ok(()),
+    }
+}
+
+/// A new name survives a power cut once its folder is synced. Where folders cannot be opened
+/// (Windows), that is not needed; a parent that we may not read is somebody else's, and was there.
+pub(super) fn sync_folder(folder: &Path) -> Result<(), Failure> {
+    match File::open(folder) {
+        Ok(open) => open.sync_all().map_err(|error| at(folder, &error)),
+        Err(_) => Ok(()),
+    }
 }
 
 /// A database that was opened for writing.
@@ -107,8 +133,8 @@ pub(super) struct Opened {
 pub(super) async fn open(folder: &Path, schema: &Schema) -> Result<Opened, Failure> {
     let lock = Lock::take(folder, schema.name).await?;
     let path = folder.join(format!("{}.db", schema.name));
-    let db = open_writer(&path, schema)?;
     let inspection = Inspection::start(path.clone(), lock.unclean);
+    let db = open_writer(&path, schema).map_err(|failure| inspection.soundness().heed(failure))?;
     Ok(Opened { path, db, lock, inspection })
 }
 
@@ -130,15 +156,20 @@ fn open_writer(path: &Path, schema: &Schema) -> Result<Connection, Failure> {
         let (create, version) = (schema.create, schema.version);
         db.execute_batch(&format!("BEGIN;{create};PRAGMA user_version = {version};COMMIT;"))?;
     } else if version != schema.version {
-        let text = format!(
-            "{} has schema version {version}, and this release knows version {}: use the release \
-             that wrote it, or a later one",
-            path.display(),
-            schema.version,
-        );
-        return Err(Failure::new(StoreErrorKind::Refused, text));
+        return Err(other_version(path, schema, version));
     }
     Ok(db)
+}
+
+/// The failure to understand a file of another release.
+pub(super) fn other_version(path: &Path, schema: &Schema, version: i64) -> Failure {
+    let text = format!(
+        "{} has schema version {version}, and this release knows version {}: use the release that \
+         wrote it, or a later one",
+        path.display(),
+        schema.version,
+    );
+    Failure::new(StoreErrorKind::Refused, text)
 }
 
 /// Opens a connection that only reads.

@@ -9,6 +9,7 @@
 //! processes: a lock file refuses the second.
 
 mod accounts;
+mod backup;
 mod calls;
 mod failure;
 mod file;
@@ -19,5 +20,6 @@ mod vars;
 mod writer;
 
 pub use accounts::SqliteAccountStore;
+pub use backup::{BACKUP_MARK, back_up};
 pub use logs::SqliteLogStore;
 pub use vars::SqliteVarStore;

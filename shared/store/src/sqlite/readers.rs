@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::failure::Failure;
 use super::file;
+use super::inspect::Soundness;
 use crate::StoreErrorKind;
 
 /// Reads at once. More would only share the same disk and cores.
@@ -24,6 +25,7 @@ const STEPS_A_LOOK: i32 = 4_000;
 #[derive(Debug)]
 pub(super) struct Readers {
     path: PathBuf,
+    soundness: Soundness,
     free: Arc<Mutex<Vec<Connection>>>,
     places: Arc<Semaphore>,
 }
@@ -39,9 +41,9 @@ impl Drop for CancelOnDrop {
 
 impl Readers {
     /// Readers of the database at `path`; connections are opened as they are needed.
-    pub(super) fn new(path: PathBuf) -> Self {
+    pub(super) fn new(path: PathBuf, soundness: Soundness) -> Self {
         let places = Arc::new(Semaphore::new(READERS_MAX));
-        Self { path, free: Arc::default(), places }
+        Self { path, soundness, free: Arc::default(), places }
     }
 
     /// Runs `read` in one snapshot of the database, at most until `deadline` has passed.
@@ -83,7 +85,7 @@ impl Readers {
         })?;
         match result {
             Err(_) if until <= Instant::now() => Err(late(deadline)),
-            result => result,
+            result => result.map_err(|failure| self.soundness.heed(failure)),
         }
     }
 }
@@ -105,6 +107,7 @@ fn late(deadline: Duration) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sqlite::inspect::Inspection;
 
     /// Counts for ever.
     fn endless(db: &Connection) -> Result<i64, Failure> {
@@ -116,7 +119,8 @@ mod tests {
     fn readers(folder: &tempfile::TempDir) -> Readers {
         let path = folder.path().join("x.db");
         Connection::open(&path).unwrap().execute_batch("CREATE TABLE x (y)").unwrap();
-        Readers::new(path)
+        let inspection = Inspection::start(path.clone(), false);
+        Readers::new(path, inspection.soundness().clone())
     }
 
     #[tokio::test]

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use super::failure::Failure;
 use super::file::Lock;
+use super::inspect::Soundness;
 use crate::StoreErrorKind;
 
 /// Writes that wait for the thread. What comes past it waits for a place.
@@ -94,11 +95,11 @@ impl Health {
 }
 
 impl<T: Send + 'static> Writer<T> {
-    /// Starts the thread. `lock` is held until the database is closed.
+    /// Starts the thread. The lock is held until the database is closed.
     pub(super) fn start<W: Writes<Work = T>>(
         name: &str,
         db: Connection,
-        lock: Lock,
+        (lock, soundness): (Lock, Soundness),
         writes: W,
     ) -> Result<Self, Failure> {
         let (queue, waiting) = sync_channel(WAITING_MAX);
@@ -106,6 +107,7 @@ impl<T: Send + 'static> Writer<T> {
         let now = Instant::now();
         let desk = Desk {
             db,
+            soundness,
             writes,
             health: Arc::clone(&health),
             upkeep_at: now + IDLE_AFTER,
@@ -164,6 +166,7 @@ impl<T> Drop for Writer<T> {
 /// The thread's own things.
 struct Desk<W> {
     db: Connection,
+    soundness: Soundness,
     writes: W,
     health: Arc<Health>,
     /// When upkeep is due, if nothing is written before.
@@ -187,10 +190,10 @@ impl<W: Writes> Desk<W> {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        let Self { db, .. } = self;
+        let Self { db, soundness, .. } = self;
         // The last connection folds the WAL into the file; a failure leaves it for the next start.
         if db.close().is_ok() {
-            lock.closed();
+            lock.closed(&soundness);
         }
     }
 
@@ -204,9 +207,12 @@ impl<W: Writes> Desk<W> {
     }
 
     fn upkeep(&mut self, idle: bool) {
-        let pause = match self.writes.upkeep(&self.db, idle) {
+        // What is damaged stays as it is, for whoever wants to save something from it.
+        let kept = self.soundness.check().and_then(|()| self.writes.upkeep(&self.db, idle));
+        let pause = match kept {
             Ok(pause) => pause,
             Err(failure) => {
+                let failure = self.soundness.heed(failure);
                 tracing::warn!(error = %failure, "upkeep of the database failed");
                 self.undo();
                 UPKEEP_PAUSE
@@ -236,7 +242,7 @@ impl<W: Writes> Desk<W> {
     }
 
     fn transaction(&mut self, works: &mut [W::Work]) -> Result<(), Failure> {
-        let result = self.try_transaction(works);
+        let result = self.try_transaction(works).map_err(|failure| self.soundness.heed(failure));
         if result.is_ok() {
             self.writes.committed();
         } else {
@@ -247,6 +253,8 @@ impl<W: Writes> Desk<W> {
     }
 
     fn try_transaction(&mut self, works: &mut [W::Work]) -> Result<(), Failure> {
+        // On a damaged file nothing that is answered could be believed.
+        self.soundness.check()?;
         self.db.execute_batch("BEGIN IMMEDIATE")?;
         self.writes.run(&self.db, works)?;
         self.db.execute_batch("COMMIT")?;

@@ -85,6 +85,36 @@ async fn retried_event_holds_back_what_follows_in_its_project() {
     .await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn events_are_refused_once_a_consumer_waits_for_its_store_and_taken_once_it_settles() {
+    let rig = Adapter::InProcess.start().await;
+    let mut consumer = rig.one.consume(Durable::LogIndexer).await.unwrap();
+    let publish = |id| rig.one.publish(event(Stream::Logs, PROJECT(1), id));
+    let mut waits = publish("a");
+    assert!(timeout(A_MOMENT, &mut waits).await.is_err());
+    let delivery = take(&mut consumer).await;
+
+    delivery.in_progress().await.unwrap();
+    tokio::time::advance(Duration::from_millis(1_999)).await;
+    let mut second = publish("b");
+    assert!(timeout(Duration::ZERO, &mut second).await.is_err(), "it waits like the first");
+    delivery.in_progress().await.unwrap();
+    tokio::time::advance(Duration::from_millis(2)).await;
+    assert_eq!(publish("c").await, Err(PublishError::Full));
+    assert_eq!(
+        rig.one.publish(event(Stream::Vars, PROJECT(1), "c")).await,
+        Err(PublishError::Timeout),
+        "another queue waits for another store"
+    );
+
+    delivery.ack().await.unwrap();
+    take(&mut consumer).await.ack().await.unwrap();
+    let (published, ()) = tokio::join!(publish("c"), async {
+        take(&mut consumer).await.ack().await.unwrap();
+    });
+    published.unwrap();
+}
+
 #[tokio::test]
 async fn first_expectation_is_believed_and_sequences_go_on_behind_it() {
     within(async {

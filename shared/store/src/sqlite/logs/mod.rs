@@ -36,7 +36,7 @@ use crate::logs::{LogPage, LogQuery, LogStore, NewRecord, Stored};
 /// normalised, so a word ends only at a space: `ascii` takes every other character as part of one.
 /// Words that begin with `_` are ours ([`search::Mark`]); no normalised text holds that letter.
 /// Segments are merged when nobody waits (`automerge` 0), or when there are 64 of a size.
-const SCHEMA: Schema = Schema {
+pub(super) const SCHEMA: Schema = Schema {
     name: "logs",
     version: 1,
     create: "
@@ -92,9 +92,10 @@ impl SqliteLogStore {
         let open = async {
             let Opened { path, db, lock, inspection } =
                 file::open(&config.data_dir, &SCHEMA).await?;
+            let sound = inspection.soundness().clone();
             let records = Records::new(Retention::new(config));
-            let writer = Writer::start(SCHEMA.name, db, lock, records)?;
-            Ok(Self { readers: Readers::new(path), inspection, writer })
+            let writer = Writer::start(SCHEMA.name, db, (lock, sound.clone()), records)?;
+            Ok(Self { readers: Readers::new(path, sound), inspection, writer })
         };
         open.await.map_err(|failure: Failure| failure.of("open logs.db"))
     }

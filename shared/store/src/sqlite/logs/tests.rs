@@ -64,18 +64,21 @@ async fn append(
     store.append(&batch).await
 }
 
-async fn page(store: &SqliteLogStore, query: &str) -> LogPage {
-    let query = LogQuery {
+fn query(words: &str, limit: usize) -> LogQuery {
+    LogQuery {
         project: project(),
-        terms: parse_query(query),
+        terms: parse_query(words),
         since: None,
         until: None,
         level: None,
         device: None,
-        limit: 1_000,
+        limit,
         before: None,
-    };
-    store.search(&query).await.unwrap()
+    }
+}
+
+async fn page(store: &SqliteLogStore, words: &str) -> LogPage {
+    store.search(&query(words, 1_000)).await.unwrap()
 }
 
 /// Asks until it is so.
@@ -144,8 +147,9 @@ async fn a_full_disk_is_told_and_the_store_goes_on_when_there_is_room() {
     let Opened { path, db, lock, inspection } = file::open(folder.path(), &SCHEMA).await.unwrap();
     db.execute_batch("PRAGMA max_page_count = 512").unwrap(); // 2 MiB: less than the batch.
     let records = Records::new(Retention::new(&config));
-    let writer = Writer::start(SCHEMA.name, db, lock, records).unwrap();
-    let store = SqliteLogStore { readers: Readers::new(path), inspection, writer };
+    let sound = inspection.soundness().clone();
+    let writer = Writer::start(SCHEMA.name, db, (lock, sound.clone()), records).unwrap();
+    let store = SqliteLogStore { readers: Readers::new(path, sound), inspection, writer };
     let refused = append(&store, now(), 0..5_000).await.unwrap_err();
     assert_eq!(refused.kind(), StoreErrorKind::Throttled);
     for part in 0..20_i64 {
@@ -159,26 +163,66 @@ async fn a_full_disk_is_told_and_the_store_goes_on_when_there_is_room() {
     assert_eq!(page(&store, "\"number 4999\"").await.hits.len(), 1);
 }
 
-#[tokio::test]
-async fn damage_is_found_after_an_unclean_stop() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = SqliteLogStore::open(&config(folder.path())).await.unwrap();
+/// A closed database of 5,000 records, with its middle overwritten.
+async fn damaged(folder: &Path) {
+    let store = SqliteLogStore::open(&config(folder)).await.unwrap();
     append(&store, now(), 0..5_000).await.unwrap();
     drop(store);
-    assert!(std::fs::read(folder.path().join("logs.lock")).unwrap().is_empty(), "closed");
-
-    let path = folder.path().join("logs.db");
+    assert!(std::fs::read(folder.join("logs.lock")).unwrap().is_empty(), "closed");
+    let path = folder.join("logs.db");
     let mut bytes = std::fs::read(&path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle..middle + 64 * 1024].fill(0xee);
     std::fs::write(&path, bytes).unwrap();
-    std::fs::write(folder.path().join("logs.lock"), "open\n").unwrap();
+}
 
+#[tokio::test]
+async fn damage_is_found_after_an_unclean_stop_and_nothing_more_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    damaged(folder.path()).await;
+    std::fs::write(folder.path().join("logs.lock"), "open\n").unwrap();
+    // The second start follows one that closed the file, which is no reason to believe it.
+    for _ in 0..2 {
+        let store = SqliteLogStore::open(&config(folder.path())).await.unwrap();
+        eventually("damage is told", async || store.check().await.is_err()).await;
+        let told = store.check().await.unwrap_err();
+        assert_eq!(told.kind(), StoreErrorKind::Refused);
+        let why = std::error::Error::source(&told).unwrap().to_string();
+        assert!(why.contains("logs.db is damaged, restore it or move it away"), "{why}");
+        let refused = append(&store, now(), 9_000..9_001).await.unwrap_err();
+        assert_eq!(refused.kind(), StoreErrorKind::Refused);
+        drop(store);
+        assert_eq!(std::fs::read(folder.path().join("logs.lock")).unwrap(), b"open\n");
+    }
+}
+
+#[tokio::test]
+async fn damage_that_a_read_meets_is_told_and_stays_told() {
+    let folder = tempfile::tempdir().unwrap();
+    damaged(folder.path()).await;
     let store = SqliteLogStore::open(&config(folder.path())).await.unwrap();
-    eventually("damage is told", async || {
-        matches!(store.check().await, Err(error) if error.kind() == StoreErrorKind::Refused)
-    })
-    .await;
+    let mut pages = query("", 1_000);
+    let met = loop {
+        match store.search(&pages).await {
+            Ok(page) => pages.before = Some(page.next.expect("damage comes before the end")),
+            Err(met) => break met,
+        }
+    };
+    assert_eq!(met.kind(), StoreErrorKind::Refused);
+    assert_eq!(store.check().await.unwrap_err().kind(), StoreErrorKind::Refused);
+    assert!(append(&store, now(), 9_000..9_001).await.is_err());
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_refused_by_name_and_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("logs.db");
+    let rubbish = vec![0xee; 8_192];
+    std::fs::write(&path, &rubbish).unwrap();
+    let refused = SqliteLogStore::open(&config(folder.path())).await.unwrap_err();
+    let why = std::error::Error::source(&refused).unwrap().to_string();
+    assert!(why.contains("logs.db is damaged, restore it or move it away"), "{why}");
+    assert_eq!(std::fs::read(&path).unwrap(), rubbish);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ mod reports;
 #[cfg(test)]
 mod tests;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use observer_wire::edit::Edit;
 use rusqlite::Connection;
 
 use self::documents::Documents;
+use super::backup::BACKUP_MARK;
 use super::calls::{Call, Calls, State};
 use super::failure::Failure;
 use super::file::{self, Opened, Schema};
@@ -27,7 +29,7 @@ use crate::vars::{
     Device, DeviceValues, EditApplied, LastValue, Report, Reported, StoredDocument, VarStore,
 };
 
-const SCHEMA: Schema = Schema {
+pub(super) const SCHEMA: Schema = Schema {
     name: "vars",
     version: 1,
     create: "
@@ -140,10 +142,12 @@ impl SqliteVarStore {
         let open = async {
             let Opened { path, db, lock, inspection } =
                 file::open(&config.data_dir, &SCHEMA).await?;
+            let sound = inspection.soundness().clone();
+            restored(&config.data_dir, &db)?;
             let documents = Arc::new(Documents::default());
             let written = Written { documents: Arc::clone(&documents), waiting: Vec::new() };
-            let writer = Writer::start(SCHEMA.name, db, lock, Calls(written))?;
-            Ok(Self { readers: Readers::new(path), inspection, writer, documents })
+            let writer = Writer::start(SCHEMA.name, db, (lock, sound.clone()), Calls(written))?;
+            Ok(Self { readers: Readers::new(path, sound), inspection, writer, documents })
         };
         open.await.map_err(|failure: Failure| failure.of("open vars.db"))
     }
@@ -265,6 +269,23 @@ impl VarStore for SqliteVarStore {
         };
         checked.map_err(|failure| failure.of("check vars.db"))
     }
+}
+
+/// On the first start on a backup, gives every project a new epoch: its revisions may have been given
+/// away already for what came after the backup, and devices must not compare them.
+fn restored(folder: &Path, db: &Connection) -> Result<(), Failure> {
+    let mark = folder.join(BACKUP_MARK);
+    if !mark.exists() {
+        return Ok(());
+    }
+    db.execute("UPDATE documents SET epoch = lower(hex(randomblob(4)))", [])?;
+    // Should it come to stay, the next start makes another epoch, which does no harm.
+    std::fs::remove_file(&mark)?;
+    file::sync_folder(folder)?;
+    tracing::info!(
+        "this folder is a backup: devices get the whole wanted document of each project"
+    );
+    Ok(())
 }
 
 /// A counter as SQLite keeps it. Ours are clocks in microseconds and sequences: far below the bound.
