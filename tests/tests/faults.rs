@@ -2,9 +2,11 @@
 
 #![cfg(test)] // As in "it".
 
+use std::time::Duration;
+
 use observer_tests::faults::{
     Row, broken_connections, embedded_is_killed, gateway_is_killed, nats_is_killed,
-    rolling_restart, sliced_network,
+    nats_stands_still, rolling_restart, sliced_network,
 };
 
 #[expect(clippy::print_stdout, reason = "the rows are what this program is run for")]
@@ -26,6 +28,11 @@ async fn gateway_killed_50_times() {
 #[tokio::test]
 async fn nats_killed_30_times() {
     told(&nats_is_killed(30).await);
+}
+
+#[tokio::test]
+async fn nats_stands_still_for_20_seconds_3_times() {
+    told(&nats_stands_still(3, Duration::from_secs(20)).await);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 
 mod killed;
 mod network;
+mod still;
 mod stopped;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use crate::laws::{Counts, Verdict, judge, read_until_stable};
 
 pub use killed::{embedded_is_killed, gateway_is_killed, nats_is_killed};
 pub use network::{broken_connections, sliced_network};
+pub use still::nats_stands_still;
 pub use stopped::{half_a_line_at_the_end, rolling_restart};
 
 /// Time for full service after a fault is healed. Above the promise of the table, which the row tells:

@@ -1,8 +1,10 @@
 //! What was acknowledged survives faults under load, in few cycles. At full size: `make test-faults`.
 
+use std::time::Duration;
+
 use observer_tests::faults::{
     broken_connections, embedded_is_killed, gateway_is_killed, half_a_line_at_the_end,
-    nats_is_killed, rolling_restart, sliced_network,
+    nats_is_killed, nats_stands_still, rolling_restart, sliced_network,
 };
 
 #[tokio::test]
@@ -18,6 +20,13 @@ async fn nothing_acknowledged_is_lost_when_a_gateway_is_killed() {
 #[tokio::test]
 async fn nothing_acknowledged_is_lost_when_nats_is_killed() {
     nats_is_killed(1).await.must_hold();
+}
+
+#[tokio::test]
+async fn nothing_is_acknowledged_while_nats_stands_still_and_nothing_lost() {
+    let row = nats_stands_still(1, Duration::from_secs(9)).await;
+    row.must_hold();
+    assert!(row.answered("timeout") + row.answered("busy") > 0, "{:?}", row.answers);
 }
 
 #[tokio::test]
