@@ -225,7 +225,8 @@ async fn variables_of_all_pages_are_shown_together() {
     let answer = running.api.vars(KEY).await.unwrap();
     assert_eq!(answer.status, 200);
     let device = |id: &str| {
-        json!({ "device": id, "name": null, "online": true, "since": "2023-11-14T22:13:20.000Z",
+        json!({ "id": id, "device": id, "name": null, "online": true, "state": "online",
+            "about": {}, "since": "2023-11-14T22:13:20.000Z",
             "session": "s", "rev": 57,
             "reported": [{ "name": "gravity", "type": "float", "value": "9.8",
                 "at": "2023-11-14T22:13:20.004Z", "min": 0.1, "group": "World" }],
