@@ -92,13 +92,19 @@ impl FromRequestParts<Arc<App>> for OpenKeys {
 /// The project of a route, which whoever asks may see and change.
 pub(crate) struct OpenProject(pub(crate) ProjectId);
 
+/// The part of a path that names the project; others may stand behind it.
+#[derive(serde::Deserialize)]
+struct ByKey {
+    key: String,
+}
+
 impl FromRequestParts<Arc<App>> for OpenProject {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
         OpenKeys::from_request_parts(parts, app).await?;
-        let key: Result<Path<String>, PathRejection> = Path::from_request_parts(parts, app).await;
-        let Path(key) = key.map_err(|_| ApiError::UnknownProject)?;
+        let key: Result<Path<ByKey>, PathRejection> = Path::from_request_parts(parts, app).await;
+        let Path(ByKey { key }) = key.map_err(|_| ApiError::UnknownProject)?;
         project_of(app, &key).await.map(Self)
     }
 }

@@ -36,6 +36,7 @@ mod problem;
 mod query;
 mod queue;
 mod router;
+mod sends;
 mod socket;
 mod stream;
 mod users;

@@ -18,7 +18,7 @@ use tracing::error;
 
 use crate::app::App;
 use crate::problem::ApiError;
-use crate::{about, assets, edits, guard, logs, stream, users, vars, ws};
+use crate::{about, assets, edits, guard, logs, sends, stream, users, vars, ws};
 
 /// Bytes of a request's body at most. An edit of a whole document is far smaller.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -52,6 +52,7 @@ pub(crate) fn routes(app: Arc<App>) -> Router {
         .route("/api/v1/server", get(about::show))
         .route("/api/v1/projects/{key}/logs", get(logs::list))
         .route("/api/v1/projects/{key}/vars", get(vars::show).patch(edits::edit))
+        .route("/api/v1/projects/{key}/devices/{device}/send", post(sends::send))
         .route("/api/v1/projects/{key}/stream", get(stream::open))
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::WrongMethod)

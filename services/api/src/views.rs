@@ -3,8 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use observer_wire::ask::{DeviceView, ReceiptState, ReceiptView, ReportedView};
+use observer_wire::ask::{DeviceState, DeviceView, ReceiptState, ReceiptView, ReportedView};
 use observer_wire::edit::{Scope, Wanted};
+use observer_wire::event::device_of_entry;
+use observer_wire::hello::About;
 use observer_wire::time::to_rfc3339;
 use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
@@ -56,21 +58,27 @@ impl From<&ReceiptView> for StateView {
 /// A device without its values, as the `devices` frame has it.
 #[derive(Serialize)]
 pub(crate) struct PresenceView<'a> {
+    id: &'a str,
     device: &'a str,
     name: Option<&'a str>,
     online: bool,
+    state: DeviceState,
     since: String,
     session: &'a str,
+    about: &'a About,
 }
 
 impl<'a> From<&'a DeviceView> for PresenceView<'a> {
     fn from(device: &'a DeviceView) -> Self {
         Self {
-            device: &device.device,
-            name: device.name.as_deref(),
+            id: &device.device,
+            device: device_of_entry(&device.device),
+            name: device.about.name.as_deref(),
             online: device.online,
+            state: device.state,
             since: to_rfc3339(device.since),
             session: &device.session,
+            about: &device.about,
         }
     }
 }
@@ -99,6 +107,7 @@ impl<'a> From<&'a DeviceView> for FullView<'a> {
 /// What changed of a device, as the `vars` frame has it.
 #[derive(Serialize)]
 pub(crate) struct ChangedView<'a> {
+    id: &'a str,
     device: &'a str,
     reported: Vec<Declared<'a>>,
     states: BTreeMap<&'a str, StateView>,
@@ -107,7 +116,8 @@ pub(crate) struct ChangedView<'a> {
 impl<'a> From<&'a DeviceView> for ChangedView<'a> {
     fn from(device: &'a DeviceView) -> Self {
         Self {
-            device: &device.device,
+            id: &device.device,
+            device: device_of_entry(&device.device),
             reported: device.reported.iter().map(Declared).collect(),
             states: states(&device.states),
         }
@@ -171,8 +181,14 @@ mod tests {
     #[test]
     fn a_device_is_shown_with_values_and_states() {
         let device = DeviceView {
-            device: "d".into(),
+            device: "d\ts".into(),
+            about: About {
+                name: Some("Anna's".into()),
+                build: Some("1.2".into()),
+                ..About::default()
+            },
             online: true,
+            state: DeviceState::Online,
             session: "s".into(),
             rev: 3,
             states: [(
@@ -184,7 +200,7 @@ mod tests {
         };
         assert_eq!(
             serde_json::to_string(&FullView::from(&device)).unwrap(),
-            r#"{"device":"d","name":null,"online":true,"since":"1970-01-01T00:00:00.000Z","session":"s","rev":3,"reported":[],"states":{"g":{"state":"no_receipt","rev":3}}}"#
+            r#"{"id":"d\ts","device":"d","name":"Anna's","online":true,"state":"online","since":"1970-01-01T00:00:00.000Z","session":"s","about":{"name":"Anna's","build":"1.2"},"rev":3,"reported":[],"states":{"g":{"state":"no_receipt","rev":3}}}"#
         );
     }
 }

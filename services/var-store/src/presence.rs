@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use observer_bus::{Heard as Said, Listener};
 use observer_chassis::{BoxError, Shutdown, reason};
 use observer_store::StoreError;
-use observer_store::vars::Device;
+use observer_store::vars::{Device, Ended};
 use observer_wire::ProjectId;
 use observer_wire::ask::{GatewayAlive, LiveDevices};
+use observer_wire::event::GoneState;
 use tracing::warn;
 
 use crate::Context;
@@ -159,8 +160,10 @@ async fn end_lost(context: &Context, project: ProjectId) -> Result<(), StoreErro
         let mut news = LiveDevices::default();
         let mut ended = Vec::new();
         for stored in page.iter().filter(|stored| context.presence.is_lost(&stored.device)) {
-            let Device { device, epoch, .. } = &stored.device;
-            let removed = context.store.sign_out(project, device, *epoch, unix_ms()).await?;
+            let Device { device, epoch, background, .. } = &stored.device;
+            let state = if *background { GoneState::Suspended } else { GoneState::Lost };
+            let end = Ended { epoch: *epoch, at: unix_ms(), state };
+            let removed = context.store.sign_out(project, device, &end).await?;
             news.removed.extend(removed);
             ended.push(device.clone());
         }
@@ -197,14 +200,18 @@ pub(crate) async fn keep(
 mod tests {
     use super::*;
     use crate::rig::PROJECT;
+    use observer_wire::hello::About;
 
     fn device(gateway: &str) -> Device {
         Device {
             device: "d".into(),
             named: false,
-            name: None,
+            about: About::default(),
             session: "s".into(),
             epoch: 1,
+            seq: 0,
+            background: false,
+            gone: GoneState::Lost,
             gateway: gateway.into(),
             online: true,
             since: 0,

@@ -76,6 +76,8 @@ fn bits_of(reported: &ReportedValue) -> u32 {
 mod tests {
     use observer_store::vars::Device;
     use observer_wire::edit::Scope;
+    use observer_wire::event::GoneState;
+    use observer_wire::hello::About;
 
     use super::*;
 
@@ -114,9 +116,12 @@ mod tests {
         let device = Device {
             device: "d".into(),
             named: true,
-            name: None,
+            about: About::default(),
             session: "s".into(),
             epoch: 1,
+            seq: 0,
+            background: false,
+            gone: GoneState::Lost,
             gateway: "g".into(),
             online,
             since: 0,

@@ -14,12 +14,12 @@ use futures_util::stream;
 use observer_bus::{BusError, Consumer, Delivery, in_hand};
 use observer_chassis::{Backoff, BoxError, Shutdown, reason};
 use observer_store::StoreError;
-use observer_store::vars::{Device, Report, ReportedValue, Stamp};
+use observer_store::vars::{Device, Ended, Report, ReportedValue, Stamp};
 use observer_wire::ProjectId;
 use observer_wire::ask::LiveDevices;
 use observer_wire::declare::{self, Declaration, Declared};
 use observer_wire::edit::Document;
-use observer_wire::event::{Event, Line, LineKind, SignIn};
+use observer_wire::event::{Event, Gone, GoneState, Line, LineKind, SignIn, entry_id};
 use tracing::warn;
 
 use crate::view::{self, Names};
@@ -101,11 +101,11 @@ async fn settle(context: &Context, deliveries: Vec<Box<dyn Delivery>>, shutdown:
 
 /// Stores the lines of all events, and tells viewers.
 async fn store(context: &Context, events: &[Event<'_>]) -> Result<(), StoreError> {
-    let mut projects: HashMap<ProjectId, HashMap<&str, Vec<&Line<'_>>>> = HashMap::new();
+    let mut projects: HashMap<ProjectId, HashMap<String, Vec<&Line<'_>>>> = HashMap::new();
     for event in events {
         let devices = projects.entry(event.project).or_default();
         for line in &event.lines {
-            devices.entry(line.head.device.as_ref()).or_default().push(line);
+            devices.entry(entry_id(&line.head)).or_default().push(line);
         }
     }
     for (project, devices) in projects {
@@ -205,12 +205,9 @@ async fn device(
                 news.removed.extend(removed);
             }
             LineKind::Gone => {
-                let head = &line.head;
-                let removed = context
-                    .store
-                    .sign_out(project, &head.device, head.epoch, head.received)
-                    .await?;
-                news.presence.push(head.device.to_string());
+                let id = entry_id(&line.head);
+                let removed = context.store.sign_out(project, &id, &ended_of(line)).await?;
+                news.presence.push(id);
                 news.removed.extend(removed);
             }
             LineKind::Logs => {} // A later release may send more through this stream.
@@ -219,7 +216,7 @@ async fn device(
     if let (Some(line), false) = (lines.first(), taken.is_empty()) {
         taken.sort_unstable();
         taken.dedup();
-        news.values.push((line.head.device.to_string(), taken));
+        news.values.push((entry_id(&line.head), taken));
     }
     Ok(news)
 }
@@ -234,15 +231,24 @@ fn device_of(line: &Line<'_>) -> Option<Device> {
     };
     let head = &line.head;
     Some(Device {
-        device: head.device.to_string(),
+        device: entry_id(head),
         named: head.named,
-        name: sign_in.about.name.map(String::from),
+        about: sign_in.about,
         session: head.session.to_string(),
         epoch: head.epoch,
+        seq: head.seq,
+        background: sign_in.background,
+        gone: GoneState::Lost,
         gateway: sign_in.gateway,
         online: true,
         since: head.received,
     })
+}
+
+fn ended_of(line: &Line<'_>) -> Ended {
+    // One that cannot be read is of a later release, which says more than that it went.
+    let gone: Gone = serde_json::from_str(line.json).unwrap_or_default();
+    Ended { epoch: line.head.epoch, at: line.head.received, state: gone.state }
 }
 
 /// A reported line as the store takes it; `None` when it says nothing.
@@ -263,7 +269,7 @@ fn report_of(
     };
     let mut report = Report {
         project,
-        device: line.head.device.to_string(),
+        device: entry_id(&line.head),
         stamp: Stamp { epoch: line.head.epoch, seq: line.head.seq },
         at: line.head.received,
         reset: false,

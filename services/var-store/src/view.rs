@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use observer_bus::{PAYLOAD_BYTES_MAX, Topic};
 use observer_chassis::{now_ms, reason};
-use observer_store::vars::{DeviceValues, ReportedValue};
+use observer_store::vars::{Device, DeviceValues, ReportedValue};
 use observer_wire::ProjectId;
-use observer_wire::ask::{DeviceView, LiveDevices, LiveVars, ReportedView};
+use observer_wire::ask::{DeviceState, DeviceView, LiveDevices, LiveVars, ReportedView};
 use observer_wire::edit::Document;
+use observer_wire::event::GoneState;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tracing::warn;
@@ -60,13 +61,27 @@ pub(crate) fn device(
     reported.sort_by(|left, right| left.name.cmp(&right.name));
     DeviceView {
         device: stored.device.device.clone(),
-        name: stored.device.name.clone(),
+        about: stored.device.about.clone(),
         online,
+        state: state(&stored.device, online),
         since: stored.device.since,
         session: stored.device.session.clone(),
         rev: 0,
         reported,
         states,
+    }
+}
+
+/// What is known of a device, `online` being whether anybody still vouches for its socket.
+fn state(device: &Device, online: bool) -> DeviceState {
+    match (online, device.online, device.gone) {
+        (true, ..) if device.background => DeviceState::Background,
+        (true, ..) => DeviceState::Online,
+        // Its gateway is silent, so how it goes is not known yet.
+        (false, true, _) if device.background => DeviceState::Suspended,
+        (false, true, _) | (false, false, GoneState::Lost) => DeviceState::Lost,
+        (false, false, GoneState::Suspended) => DeviceState::Suspended,
+        (false, false, GoneState::Ended) => DeviceState::Ended,
     }
 }
 
@@ -153,7 +168,9 @@ fn value_size(value: &ReportedView) -> usize {
 pub(crate) fn size(device: &DeviceView) -> usize {
     let values: usize = device.reported.iter().map(value_size).sum();
     let states: usize = device.states.keys().map(|name| name.len() + 60).sum();
-    values + states + device.device.len() + device.session.len() + 120
+    // A hello's texts are bounded; their sum is far below a page.
+    let about = serde_json::to_string(&device.about).map_or(0, |about| about.len());
+    values + states + about + device.device.len() + device.session.len() + 120
 }
 
 #[cfg(test)]

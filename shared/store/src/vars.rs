@@ -3,6 +3,8 @@
 use async_trait::async_trait;
 use observer_wire::ProjectId;
 use observer_wire::edit::{Document, Edit};
+use observer_wire::event::GoneState;
+use observer_wire::hello::About;
 
 use crate::StoreError;
 
@@ -40,8 +42,10 @@ pub trait VarStore: Send + Sync + 'static {
     /// [`StoreError`]: may or may not be stored; storing it again is safe.
     async fn report(&self, report: &Report) -> Result<Reported, StoreError>;
 
-    /// A device signed in, unless a newer socket of it did. Keeps at most `devices_max` devices of
-    /// the project, and forgets those longest gone.
+    /// A device signed in, or says something else about itself, unless a newer socket of it did. Keeps
+    /// at most `devices_max` devices of the project, and forgets those longest gone. Of a device that
+    /// has an entry for each session (ids of two parts, a tab between them), sessions that are over
+    /// are kept no more.
     ///
     /// # Errors
     ///
@@ -53,8 +57,9 @@ pub trait VarStore: Send + Sync + 'static {
         devices_max: usize,
     ) -> Result<Vec<String>, StoreError>;
 
-    /// The socket of sign-in `epoch` ended, at `at`. A device without a name of its own
-    /// (`named` false) is kept among the last [`GONE_DEVICES_MAX`] of its kind.
+    /// The socket of a sign-in ended. A device without a name of its own
+    /// (`named` false) is kept among the last [`GONE_DEVICES_MAX`] of its kind; a session of which the
+    /// device has a newer one that lives is kept no more.
     ///
     /// Returns the devices that are kept no more.
     ///
@@ -65,8 +70,7 @@ pub trait VarStore: Send + Sync + 'static {
         &self,
         project: ProjectId,
         device: &str,
-        epoch: u64,
-        at: i64,
+        ended: &Ended,
     ) -> Result<Vec<String>, StoreError>;
 
     /// Devices behind the id `after`, in the order of their ids, with their values: at most `limit`.
@@ -212,19 +216,44 @@ pub struct Reported {
     pub too_many: usize,
 }
 
+/// The end of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Its sign-in.
+    pub epoch: u64,
+    /// When, in Unix milliseconds.
+    pub at: i64,
+    /// How.
+    pub state: GoneState,
+}
+
+impl Ended {
+    /// An end of which nobody said a word.
+    #[must_use]
+    pub fn lost(epoch: u64, at: i64) -> Self {
+        Self { epoch, at, state: GoneState::Lost }
+    }
+}
+
 /// A device and its socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
-    /// Its id.
+    /// Id of the entry: [`observer_wire::event::entry_id`].
     pub device: String,
     /// Whether the id came from a hello and outlives the socket.
     pub named: bool,
-    /// What people call it.
-    pub name: Option<String>,
+    /// What its hello said.
+    pub about: About,
     /// The run of the game.
     pub session: String,
     /// Sign-in, in microseconds of the gateway's clock.
     pub epoch: u64,
+    /// Sequence on the socket of what was said last.
+    pub seq: u64,
+    /// The game is in the background.
+    pub background: bool,
+    /// How its last socket went, while none is open.
+    pub gone: GoneState,
     /// The gateway that holds the socket.
     pub gateway: String,
     /// Whether the socket is open, as far as it was said.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::edit::{Document, Scope, Wanted};
+use crate::hello::About;
 use crate::key::{ApiKey, ProjectId};
 use crate::sending::Sending;
 
@@ -137,15 +138,36 @@ pub struct Place {
     pub name: Option<String>,
 }
 
+/// What is known of a device besides whether its socket is open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceState {
+    /// Its socket is open.
+    Online,
+    /// Its socket is open, and the game in the background.
+    Background,
+    /// Its socket went while the game was in the background.
+    Suspended,
+    /// The game said goodbye.
+    Ended,
+    /// Its socket went, and nobody said that it would.
+    #[default]
+    Lost,
+}
+
 /// A device as people see it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct DeviceView {
-    /// Its id.
+    /// Id of the entry: [`crate::event::entry_id`].
     pub device: String,
-    /// What people call it.
-    pub name: Option<String>,
+    /// What its hello said.
+    #[serde(default)]
+    pub about: About,
     /// Whether its socket is open, as far as the gateways say.
     pub online: bool,
+    /// What is known of it besides.
+    #[serde(default)]
+    pub state: DeviceState,
     /// When it signed in or went, in Unix milliseconds.
     pub since: i64,
     /// The run of the game.

@@ -128,6 +128,21 @@ pub enum GoneState {
     Ended,
 }
 
+/// Id of an entry in the list of devices: a device that names itself has one for each session of its
+/// that lives, any other is its socket's.
+///
+/// The parts hold no control characters, so the tab keeps them apart.
+#[must_use]
+pub fn entry_id(head: &LineHead<'_>) -> String {
+    if head.named { format!("{}\t{}", head.device, head.session) } else { head.device.to_string() }
+}
+
+/// The device of an entry's id.
+#[must_use]
+pub fn device_of_entry(id: &str) -> &str {
+    id.split_once('\t').map_or(id, |(device, _)| device)
+}
+
 #[derive(Serialize, Deserialize)]
 struct EventHead {
     v: u32,
@@ -268,6 +283,16 @@ mod tests {
         assert_eq!(event.lines.iter().map(|line| line.json).collect::<Vec<_>>(), payloads);
         assert_eq!(event.lines[0].head.mid.as_deref(), Some("m"));
         assert_eq!(event.lines[1].head.odd.as_ref(), [1]);
+    }
+
+    #[test]
+    fn sessions_of_a_named_device_are_entries_of_their_own() {
+        let made = head(None, vec![]);
+        assert_eq!(entry_id(&made), "s-1");
+        let named = LineHead { named: true, ..made };
+        assert_eq!(entry_id(&named), "s-1\t1");
+        assert_eq!(device_of_entry("s-1\t1"), "s-1");
+        assert_eq!(device_of_entry("s-1"), "s-1");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use observer_chassis::{Readiness, Shutdown};
 use observer_store::accounts::{Created, NewAccount};
 use observer_store::logs::{LogHit, LogPage, LogQuery, NewRecord, Position, Stored};
 use observer_store::vars::{
-    Device, DeviceValues, EditApplied, LastValue, Report, Reported, StoredDocument,
+    Device, DeviceValues, EditApplied, Ended, LastValue, Report, Reported, StoredDocument,
 };
 use observer_store::{AccountStore, LogStore, StoreError, StoreErrorKind, VarStore};
 use observer_tests::http::Api;
@@ -302,13 +302,7 @@ impl VarStore for Stores {
     async fn sign_in(&self, _: ProjectId, _: &Device, _: usize) -> Result<Vec<String>, StoreError> {
         unreachable!("api asks var-store")
     }
-    async fn sign_out(
-        &self,
-        _: ProjectId,
-        _: &str,
-        _: u64,
-        _: i64,
-    ) -> Result<Vec<String>, StoreError> {
+    async fn sign_out(&self, _: ProjectId, _: &str, _: &Ended) -> Result<Vec<String>, StoreError> {
         unreachable!("api asks var-store")
     }
     async fn devices(

@@ -3,11 +3,14 @@
 use std::sync::{Arc, Mutex};
 
 use observer_api::ApiConfig;
+use observer_bus::{Bus as _, Heard, Topic};
 use observer_store::StoreErrorKind;
 use observer_wire::ask::{
-    DeviceView, Place, ReceiptState, ReceiptView, ReportedView, Snapshot, VarsAnswer, VarsAsk,
+    Control, DeviceState, DeviceView, Place, ReceiptState, ReceiptView, ReportedView, Snapshot,
+    VarsAnswer, VarsAsk,
 };
 use observer_wire::edit::{Document, Scope, Wanted};
+use observer_wire::hello::About;
 use observer_wire::record::Level;
 use observer_wire::text::Term;
 use reqwest::Method;
@@ -178,8 +181,9 @@ fn device(id: &str) -> DeviceView {
     let receipt = ReceiptView { state: ReceiptState::Applied, ms: Some(4), rev: 57 };
     DeviceView {
         device: id.into(),
-        name: None,
+        about: About::default(),
         online: true,
+        state: DeviceState::Online,
         since: 1_700_000_000_000,
         session: "s".into(),
         rev: 57,
@@ -221,7 +225,8 @@ async fn variables_of_all_pages_are_shown_together() {
     let answer = running.api.vars(KEY).await.unwrap();
     assert_eq!(answer.status, 200);
     let device = |id: &str| {
-        json!({ "device": id, "name": null, "online": true, "since": "2023-11-14T22:13:20.000Z",
+        json!({ "id": id, "device": id, "name": null, "online": true, "state": "online",
+            "about": {}, "since": "2023-11-14T22:13:20.000Z",
             "session": "s", "rev": 57,
             "reported": [{ "name": "gravity", "type": "float", "value": "9.8",
                 "at": "2023-11-14T22:13:20.004Z", "min": 0.1, "group": "World" }],
@@ -333,4 +338,24 @@ fn assert_problem(answer: &observer_tests::http::Answer, status: u16, code: &str
     assert_eq!(answer.json["status"], status);
     assert_eq!(answer.json["type"], "about:blank");
     assert!(answer.json["title"].is_string() && answer.json["detail"].is_string());
+}
+
+#[tokio::test]
+async fn what_games_shall_send_is_told_to_all_gateways() {
+    let running = start(open_keys(), no_vars).await;
+    let mut gateway = running.bus.listen(Topic::Control).await.unwrap();
+    let path = format!("/api/v1/projects/{KEY}/devices/my%20phone/send");
+    let answer = running.api.post(&path, &json!({ "level": "debug" })).await.unwrap();
+    assert_eq!((answer.status, answer.text.as_str()), (202, "{}"));
+    let Heard::Message(told) = gateway.next().await else { panic!("nothing was lost") };
+    let Control::Send { device, sending, .. } = serde_json::from_slice(&told).unwrap() else {
+        panic!("something else was told");
+    };
+    assert_eq!((device.as_deref(), sending.level.as_deref()), (Some("my phone"), Some("debug")));
+    let answer = running.api.post(&path, &json!({ "level": "loud" })).await.unwrap();
+    assert_problem(&answer, 422, "bad_field");
+    assert_eq!(answer.json["field"], "level");
+    let foreign = path.replace(KEY, "nosuchkey000");
+    let answer = running.api.post(&foreign, &json!({ "level": "debug" })).await.unwrap();
+    assert_problem(&answer, 404, "unknown_project");
 }

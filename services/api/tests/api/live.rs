@@ -149,7 +149,7 @@ async fn values_and_devices_are_shown_as_they_change() {
     assert_eq!((&frame["revision"], frame.get("wanted")), (&json!(58), None));
     assert_eq!(
         frame["devices"],
-        json!([{ "device": "d-1",
+        json!([{ "id": "d-1", "device": "d-1",
             "reported": [{ "name": "g", "type": "float", "value": "2",
                 "at": "1970-01-01T00:00:00.000Z", "max": 9 }],
             "states": { "g": { "state": "applied", "rev": 58 } } }])
@@ -161,8 +161,8 @@ async fn values_and_devices_are_shown_as_they_change() {
     assert_eq!(frame["removed"], json!(["d-0"]));
     assert_eq!(
         frame["devices"],
-        json!([{ "device": "d-1", "name": null, "online": false,
-            "since": "1970-01-01T00:00:00.000Z", "session": "s" }])
+        json!([{ "id": "d-1", "device": "d-1", "name": null, "online": false, "state": "lost",
+            "since": "1970-01-01T00:00:00.000Z", "session": "s", "about": {} }])
     );
 }
 

@@ -4,6 +4,8 @@
 use std::borrow::Cow;
 
 use observer_wire::edit::{Scope, Wanted};
+use observer_wire::event::GoneState;
+use observer_wire::hello::About;
 use serde::{Deserialize, Serialize};
 
 use crate::vars::{AppliedMark, Device, ReportedValue, Stamp};
@@ -80,42 +82,67 @@ fn read_mark(word: &str) -> Option<AppliedMark> {
 /// A device as `sign_in.lua` gets it; the script puts what it compares before it.
 #[derive(Serialize, Deserialize)]
 struct DeviceJson<'a> {
-    name: Option<Cow<'a, str>>,
+    #[serde(default)]
+    about: Cow<'a, About>,
     session: Cow<'a, str>,
     gateway: Cow<'a, str>,
+    #[serde(default)]
+    background: bool,
 }
 
 pub(super) fn device_json(device: &Device) -> String {
     to_json(&DeviceJson {
-        name: device.name.as_ref().map(Into::into),
+        about: Cow::Borrowed(&device.about),
         session: (&device.session).into(),
         gateway: (&device.gateway).into(),
+        background: device.background,
     })
 }
 
 /// A device that reports while nobody knows of a sign-in: gone, until that comes.
 pub(super) fn unknown_device(at: i64) -> String {
-    let json = to_json(&DeviceJson { name: None, session: "".into(), gateway: "".into() });
-    format!("{} 0 0 {at} {json}", padded(0))
+    let (session, gateway) = ("".into(), "".into());
+    let about = Cow::Owned(About::default());
+    let json = to_json(&DeviceJson { about, session, gateway, background: false });
+    format!("{zero} {zero} 0 0 {at} lost {json}", zero = padded(0))
 }
 
-/// Reads `<epoch> <named> <online> <since> <json>`; `None` for a device of which only the end of its
+/// The word for how a socket went.
+pub(super) fn gone_word(state: GoneState) -> &'static str {
+    match state {
+        GoneState::Lost => "lost",
+        GoneState::Suspended => "suspended",
+        GoneState::Ended => "ended",
+    }
+}
+
+fn read_gone(word: &str) -> Option<GoneState> {
+    let all = [GoneState::Lost, GoneState::Suspended, GoneState::Ended];
+    all.into_iter().find(|state| gone_word(*state) == word)
+}
+
+/// Reads `<epoch> <seq> <named> <online> <since> <gone> <json>`; `None` for a device of which only the end of its
 /// socket was said so far.
 pub(super) fn read_device(device: &str, text: &str) -> Result<Option<Device>, Unreadable> {
     let unreadable = || Unreadable::new("device", text);
-    let parts: Vec<&str> = text.splitn(5, ' ').collect();
-    let [epoch, named, online, since, json] = parts[..] else { return Err(unreadable()) };
+    let parts: Vec<&str> = text.splitn(7, ' ').collect();
+    let [epoch, seq, named, online, since, gone, json] = parts[..] else {
+        return Err(unreadable());
+    };
     if json.is_empty() {
         return Ok(None);
     }
-    let DeviceJson { name, session, gateway } =
+    let DeviceJson { about, session, gateway, background } =
         serde_json::from_str(json).map_err(|_| unreadable())?;
     Ok(Some(Device {
         device: device.to_owned(),
         named: named == "1",
-        name: name.map(Cow::into_owned),
+        about: about.into_owned(),
         session: session.into_owned(),
         epoch: epoch.parse().map_err(|_| unreadable())?,
+        seq: seq.parse().map_err(|_| unreadable())?,
+        background,
+        gone: read_gone(gone).ok_or_else(unreadable)?,
         gateway: gateway.into_owned(),
         online: online == "1",
         since: since.parse().map_err(|_| unreadable())?,
@@ -171,7 +198,8 @@ mod tests {
 
     #[test]
     fn the_end_of_an_unknown_socket_is_no_device() {
-        assert!(read_device("a", "00000000000000000007 0 0 5 ").unwrap().is_none());
+        let end = format!("{} {} 0 0 5 lost ", padded(7), padded(0));
+        assert!(read_device("a", &end).unwrap().is_none());
         assert!(read_device("a", "7").is_err());
         let unknown = read_device("a", &unknown_device(5)).unwrap().unwrap();
         assert_eq!((unknown.epoch, unknown.online, unknown.since), (0, false, 5));

@@ -28,7 +28,7 @@ use redis::{Script, ScriptInvocation};
 use super::connection::{Connection, Demands, Hidden, Setting};
 use super::entry::{self, Unreadable};
 use crate::vars::{
-    Device, DeviceValues, EditApplied, GONE_DEVICES_MAX, LastValue, Report, Reported,
+    Device, DeviceValues, EditApplied, Ended, GONE_DEVICES_MAX, LastValue, Report, Reported,
     ReportedValue, StoredDocument, VarStore,
 };
 use crate::{StoreError, StoreErrorKind};
@@ -234,6 +234,7 @@ impl VarStore for RedisVarStore {
         let keys = Keys::of(project);
         let mut call = keys.devices_call(&SIGN_IN, &device.device);
         call.arg(devices_max.max(1)).arg(&device.device).arg(entry::padded(device.epoch));
+        call.arg(entry::padded(device.seq));
         call.arg(i32::from(device.named)).arg(i32::from(device.online)).arg(device.since);
         call.arg(entry::device_json(device));
         self.trimming("sign in", &keys, &call).await
@@ -243,12 +244,12 @@ impl VarStore for RedisVarStore {
         &self,
         project: ProjectId,
         device: &str,
-        epoch: u64,
-        at: i64,
+        ended: &Ended,
     ) -> Result<Vec<String>, StoreError> {
         let keys = Keys::of(project);
         let mut call = keys.devices_call(&SIGN_OUT, device);
-        call.arg(device).arg(entry::padded(epoch)).arg(at);
+        call.arg(device).arg(entry::padded(ended.epoch)).arg(ended.at);
+        call.arg(entry::gone_word(ended.state));
         self.trimming("sign out", &keys, &call).await
     }
 

@@ -30,6 +30,7 @@ pub(super) const SCHEMA: Schema = Schema {
             project TEXT NOT NULL
         ) STRICT, WITHOUT ROWID;
     ",
+    upgrades: &[],
 };
 
 /// Time a look-up may take; it is one seek.

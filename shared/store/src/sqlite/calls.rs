@@ -119,8 +119,12 @@ mod tests {
     use crate::StoreErrorKind;
     use crate::sqlite::file::{self, Opened, Schema};
 
-    const SCHEMA: Schema =
-        Schema { name: "test", version: 1, create: "CREATE TABLE x (y INTEGER UNIQUE) STRICT;" };
+    const SCHEMA: Schema = Schema {
+        name: "test",
+        version: 1,
+        create: "CREATE TABLE x (y INTEGER UNIQUE) STRICT;",
+        upgrades: &[],
+    };
 
     fn insert(number: i64) -> impl FnMut(&Connection, &mut ()) -> Result<usize, Failure> {
         move |db, ()| Ok(db.execute("INSERT INTO x VALUES (?1)", [number])?)

@@ -29,6 +29,8 @@ pub(super) struct Schema {
     pub(super) version: i64,
     /// Statements that make it, in an empty file.
     pub(super) create: &'static str,
+    /// Statements that bring a file of version 1 to 2, of 2 to 3, and so on.
+    pub(super) upgrades: &'static [&'static str],
 }
 
 /// The right to a database file, until dropped.
@@ -155,6 +157,11 @@ fn open_writer(path: &Path, schema: &Schema) -> Result<Connection, Failure> {
     if version == 0 {
         let (create, version) = (schema.create, schema.version);
         db.execute_batch(&format!("BEGIN;{create};PRAGMA user_version = {version};COMMIT;"))?;
+    } else if (1..schema.version).contains(&version) {
+        let done = usize::try_from(version - 1).unwrap_or_default();
+        let upgrades = schema.upgrades[done..].join(";");
+        let version = schema.version;
+        db.execute_batch(&format!("BEGIN;{upgrades};PRAGMA user_version = {version};COMMIT;"))?;
     } else if version != schema.version {
         return Err(other_version(path, schema, version));
     }

@@ -5,10 +5,12 @@ use std::collections::BTreeSet;
 use futures_util::future::{join_all, try_join_all};
 use observer_store::VarStore;
 use observer_store::vars::{
-    AppliedMark, Device, EditApplied, GONE_DEVICES_MAX, LastValue, Report, ReportedValue, Stamp,
-    StoredDocument,
+    AppliedMark, Device, EditApplied, Ended, GONE_DEVICES_MAX, LastValue, Report, ReportedValue,
+    Stamp, StoredDocument,
 };
 use observer_wire::edit::{Change, Document, EDIT_VERSION, Edit, Scope, TypedValue};
+use observer_wire::event::GoneState;
+use observer_wire::hello::About;
 use observer_wire::{ApiKey, ProjectId};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -79,9 +81,12 @@ pub(super) fn device(id: &str, epoch: u64) -> Device {
     Device {
         device: id.into(),
         named: true,
-        name: Some(format!("{id}'s phone")),
+        about: About { name: Some(format!("{id}'s phone").into()), ..About::default() },
         session: format!("run-{epoch}"),
         epoch,
+        seq: 1,
+        background: false,
+        gone: GoneState::Lost,
         gateway: "gateway-1".into(),
         online: true,
         since: AT,
@@ -89,7 +94,7 @@ pub(super) fn device(id: &str, epoch: u64) -> Device {
 }
 
 fn unnamed(id: &str) -> Device {
-    Device { named: false, name: None, ..device(id, 7) }
+    Device { named: false, about: About::default(), ..device(id, 7) }
 }
 
 pub(super) async fn sign_in(store: &dyn VarStore, project: ProjectId, device: &Device) {
@@ -404,7 +409,7 @@ pub(super) async fn values_reported_before_the_sign_in_are_there_after_it(rig: &
 pub(super) async fn newest_sign_in_describes_the_device(rig: &Rig) {
     let project = signed_in(rig).await;
     let newer = Device {
-        name: None,
+        about: About::default(),
         gateway: "gateway-2".into(),
         since: AT + 1_000,
         ..device("device", 8)
@@ -422,12 +427,12 @@ pub(super) async fn older_sign_in_does_not_replace_a_newer_one(rig: &Rig) {
 
 pub(super) async fn sign_out_ends_only_its_own_sign_in(rig: &Rig) {
     let project = signed_in(rig).await;
-    rig.one.sign_out(project, "device", 6, AT + 1).await.unwrap();
+    rig.one.sign_out(project, "device", &Ended::lost(6, AT + 1)).await.unwrap();
     assert_eq!(found(&*rig.one, project, "device").await, Some(device("device", 7)));
-    rig.one.sign_out(project, "device", 7, AT + 2).await.unwrap();
+    rig.one.sign_out(project, "device", &Ended::lost(7, AT + 2)).await.unwrap();
     let gone = Device { online: false, since: AT + 2, ..device("device", 7) };
     assert_eq!(found(&*rig.one, project, "device").await, Some(gone.clone()));
-    rig.one.sign_out(project, "device", 7, AT + 3).await.unwrap();
+    rig.one.sign_out(project, "device", &Ended::lost(7, AT + 3)).await.unwrap();
     assert_eq!(found(&*rig.one, project, "device").await, Some(gone), "it went only once");
     let back = Device { since: AT + 4, ..device("device", 8) };
     sign_in(&*rig.one, project, &back).await;
@@ -436,7 +441,7 @@ pub(super) async fn sign_out_ends_only_its_own_sign_in(rig: &Rig) {
 
 pub(super) async fn sign_in_delivered_again_after_its_end_stays_gone(rig: &Rig) {
     let project = signed_in(rig).await;
-    rig.one.sign_out(project, "device", 7, AT + 2).await.unwrap();
+    rig.one.sign_out(project, "device", &Ended::lost(7, AT + 2)).await.unwrap();
     sign_in(&*rig.one, project, &device("device", 7)).await;
     let now = found(&*rig.one, project, "device").await.unwrap();
     assert_eq!((now.online, now.since), (false, AT + 2));
@@ -444,10 +449,59 @@ pub(super) async fn sign_in_delivered_again_after_its_end_stays_gone(rig: &Rig) 
 
 pub(super) async fn sign_in_that_comes_after_its_end_stays_gone(rig: &Rig) {
     let project = signed_in(rig).await;
-    rig.one.sign_out(project, "device", 8, AT + 2).await.unwrap();
+    rig.one.sign_out(project, "device", &Ended::lost(8, AT + 2)).await.unwrap();
     sign_in(&*rig.one, project, &device("device", 8)).await;
     let now = found(&*rig.one, project, "device").await.unwrap();
     assert_eq!((now.online, now.session.as_str()), (false, "run-8"));
+}
+
+pub(super) async fn what_a_device_says_about_itself_last_stands(rig: &Rig) {
+    let project = signed_in(rig).await;
+    let about = About { scene: Some("menu".into()), labels: vec!["qa".into()], ..About::default() };
+    let later = Device { about, seq: 5, background: true, since: AT + 9, ..device("device", 7) };
+    sign_in(&*rig.one, project, &later).await;
+    let earlier = Device { seq: 4, ..device("device", 7) };
+    sign_in(&*rig.other, project, &earlier).await;
+    let stands = Device { since: AT, ..later };
+    assert_eq!(found(&*rig.one, project, "device").await, Some(stands), "there since it came");
+}
+
+pub(super) async fn how_a_device_went_is_kept(rig: &Rig) {
+    for state in [GoneState::Suspended, GoneState::Ended, GoneState::Lost] {
+        let project = signed_in(rig).await;
+        let ended = Ended { state, ..Ended::lost(7, AT + 2) };
+        rig.one.sign_out(project, "device", &ended).await.unwrap();
+        rig.one.sign_out(project, "device", &Ended::lost(7, AT + 3)).await.unwrap();
+        assert_eq!(found(&*rig.one, project, "device").await.unwrap().gone, state);
+        // Its sign-in comes late.
+        let ended = Ended { state, ..Ended::lost(8, AT + 2) };
+        rig.one.sign_out(project, "late", &ended).await.unwrap();
+        sign_in(&*rig.one, project, &device("late", 8)).await;
+        assert_eq!(found(&*rig.one, project, "late").await.unwrap().gone, state);
+    }
+}
+
+pub(super) async fn sessions_of_a_device_that_live_are_entries_of_their_own(rig: &Rig) {
+    let project = project();
+    for (id, epoch) in [("d\tone", 1), ("d\ttwo", 2), ("d2\tone", 3), ("d", 4)] {
+        sign_in(&*rig.one, project, &device(id, epoch)).await;
+    }
+    assert_eq!(all_ids(&*rig.one, project).await, ["d", "d\tone", "d\ttwo", "d2\tone"]);
+    // The older one goes while the newer one lives.
+    let went = rig.one.sign_out(project, "d\tone", &Ended::lost(1, AT + 1)).await.unwrap();
+    assert_eq!(went, ["d\tone"]);
+    assert_eq!(all_ids(&*rig.one, project).await, ["d", "d\ttwo", "d2\tone"]);
+    sign_in(&*rig.other, project, &device("d\tone", 1)).await;
+    assert!(!found(&*rig.one, project, "d\tone").await.is_some_and(|device| device.online));
+    // The last one stays when it goes, until the next one comes.
+    assert_eq!(
+        rig.one.sign_out(project, "d\ttwo", &Ended::lost(2, AT + 2)).await.unwrap(),
+        [""; 0]
+    );
+    let next = rig.other.sign_in(project, &device("d\tthree", 5), PLENTY).await.unwrap();
+    assert!(next.contains(&"d\ttwo".to_owned()), "{next:?}");
+    let ids = all_ids(&*rig.one, project).await;
+    assert_eq!(ids, ["d", "d\tthree", "d2\tone"]);
 }
 
 /// Unnamed devices of one value each that came and went, in the order of their numbers; what went
@@ -460,7 +514,7 @@ async fn come_and_go(store: &dyn VarStore, project: ProjectId, count: usize) -> 
         let line = Report { device: id.clone(), ..report(project, 1, &[("a", "1")]) };
         store.report(&line).await.unwrap();
         assert_eq!(removed, [""; 0], "before the last, nobody goes");
-        removed = store.sign_out(project, &id, 7, at).await.unwrap();
+        removed = store.sign_out(project, &id, &Ended::lost(7, at)).await.unwrap();
     }
     removed
 }
@@ -487,7 +541,7 @@ pub(super) async fn of_unnamed_gone_devices_past_the_limit_the_longest_gone_go(r
 
 pub(super) async fn named_gone_devices_are_not_among_them(rig: &Rig) {
     let project = signed_in(rig).await;
-    rig.one.sign_out(project, "device", 7, AT - 1).await.unwrap();
+    rig.one.sign_out(project, "device", &Ended::lost(7, AT - 1)).await.unwrap();
     let removed = come_and_go(&*rig.one, project, GONE_DEVICES_MAX + 1).await;
     assert_eq!(removed, ["socket-000"]);
     assert!(found(&*rig.one, project, "device").await.is_some());
@@ -501,7 +555,8 @@ pub(super) async fn devices_that_leave_all_at_once_are_trimmed_all_the_same(rig:
     }
     let stores = [&rig.one, &rig.other];
     let calls = ids.iter().zip(AT..).enumerate();
-    let calls = calls.map(|(index, (id, at))| stores[index % 2].sign_out(project, id, 7, at));
+    let calls =
+        calls.map(|(index, (id, at))| stores[index % 2].sign_out(project, id, &Ended::lost(7, at)));
     let removed: Vec<_> = join_all(calls).await.into_iter().flat_map(Result::unwrap).collect();
     let kept = all_ids(&*rig.one, project).await;
     assert_eq!(kept.len(), GONE_DEVICES_MAX);
@@ -514,7 +569,7 @@ pub(super) async fn past_the_devices_limit_the_longest_gone_goes(rig: &Rig) {
     let project = project();
     for (id, gone_at) in [("a", AT + 2), ("b", AT + 1), ("c", AT + 3)] {
         assert_eq!(rig.one.sign_in(project, &device(id, 7), 4).await.unwrap(), [""; 0]);
-        rig.one.sign_out(project, id, 7, gone_at).await.unwrap();
+        rig.one.sign_out(project, id, &Ended::lost(7, gone_at)).await.unwrap();
     }
     let fourth = Device { since: AT - 5, ..device("d", 7) };
     assert_eq!(rig.one.sign_in(project, &fourth, 4).await.unwrap(), [""; 0]);

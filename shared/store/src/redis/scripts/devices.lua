@@ -2,8 +2,8 @@
 -- KEYS: devices, ids, online, gone, unnamed, removed, then reported and withdrawn of the device.
 -- Answers {{ids of devices that are kept no more}, {ids of which sweep.lua is to delete values}}.
 --
--- devices: id -> '<epoch> <named> <online> <since> <json>'; the JSON is empty while only the end of
---          its socket is known.
+-- devices: id -> '<epoch> <seq> <named> <online> <since> <gone> <json>'; the JSON is empty while only
+--          the end of its socket is known.
 -- ids:     ids with JSON, for pages in their order.
 -- online, gone: the same ids by `since`.
 -- unnamed: by `since`, what is kept for a while only: gone devices without a name of their own, and
@@ -19,9 +19,51 @@ local function read(id)
   if not text then
     return nil
   end
-  local epoch, named, is_online, since, json =
-    string.match(text, '^(%d+) (%d) (%d) (%-?%d+) (.*)$')
-  return { epoch = epoch, named = named, online = is_online, since = since, json = json }
+  local epoch, seq, named, is_online, since, how, json =
+    string.match(text, '^(%d+) (%d+) (%d) (%d) (%-?%d+) (%a+) (.*)$')
+  return {
+    epoch = epoch,
+    seq = seq,
+    named = named,
+    online = is_online,
+    since = since,
+    gone = how,
+    json = json,
+  }
+end
+
+-- Entries of the same device for other sessions, at most 64: {id, entry}. An id of two parts has a tab
+-- between them; the newline is the character behind it.
+local function other_sessions(id)
+  local device = string.match(id, '^([^\t]*)\t')
+  if not device then
+    return {}
+  end
+  local others = {}
+  local from, to = '[' .. device .. '\t', '(' .. device .. '\n'
+  for _, other in ipairs(redis.call('ZRANGEBYLEX', ids, from, to, 'LIMIT', 0, 64)) do
+    if other ~= id then
+      others[#others + 1] = { other, read(other) }
+    end
+  end
+  return others
+end
+
+local function text_of(entry)
+  return entry.epoch .. ' ' .. entry.seq .. ' ' .. entry.named .. ' ' .. entry.online .. ' '
+    .. entry.since .. ' ' .. entry.gone .. ' ' .. entry.json
+end
+
+-- Shows an entry to nobody any more. Its end stays known for a while, among those of devices without a
+-- name, so that its sign-in cannot come back late.
+local function hide(id, entry)
+  entry.named, entry.json = '0', ''
+  redis.call('HSET', devices, id, text_of(entry))
+  for _, set in ipairs({ ids, online, gone }) do
+    redis.call('ZREM', set, id)
+  end
+  redis.call('ZADD', unnamed, entry.since, id)
+  redis.call('SADD', removed, id)
 end
 
 local function waits(entry)
@@ -96,8 +138,7 @@ local function store(id, entry, limits)
   if entry.json ~= '' and redis.call('SREM', removed, id) == 1 then
     redis.call('DEL', reported, withdrawn)
   end
-  local front = entry.epoch .. ' ' .. entry.named .. ' ' .. entry.online .. ' ' .. entry.since
-  redis.call('HSET', devices, id, front .. ' ' .. entry.json)
+  redis.call('HSET', devices, id, text_of(entry))
   if entry.json ~= '' then
     local is, was = gone, online
     if entry.online == '1' then

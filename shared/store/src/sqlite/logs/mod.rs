@@ -69,6 +69,7 @@ pub(super) const SCHEMA: Schema = Schema {
         );
         INSERT INTO words (words, rank) VALUES ('automerge', 0), ('crisismerge', 64);
     ",
+    upgrades: &[],
 };
 
 /// Time a search may take. What is not found by then needs a narrower question.

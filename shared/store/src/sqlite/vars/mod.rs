@@ -26,12 +26,12 @@ use super::writer::Writer;
 use crate::StoreError;
 use crate::config::StoreConfig;
 use crate::vars::{
-    Device, DeviceValues, EditApplied, LastValue, Report, Reported, StoredDocument, VarStore,
+    Device, DeviceValues, EditApplied, Ended, LastValue, Report, Reported, StoredDocument, VarStore,
 };
 
 pub(super) const SCHEMA: Schema = Schema {
     name: "vars",
-    version: 1,
+    version: 2,
     create: "
         CREATE TABLE documents (
             project TEXT PRIMARY KEY,
@@ -59,13 +59,12 @@ pub(super) const SCHEMA: Schema = Schema {
         ) STRICT;
         -- Of a device that is not `known`, only the end of a socket was told; it is shown to nobody.
         -- A device is online while `ended`, its last sign-in known to be over, is before `epoch`.
-        -- What is older than its last reset is not taken.
+        -- What is older than its last reset is not taken. `about` is what its hello said, as JSON.
         CREATE TABLE devices (
             project TEXT NOT NULL,
             device TEXT NOT NULL,
             known INTEGER NOT NULL,
             named INTEGER NOT NULL,
-            name TEXT,
             session TEXT NOT NULL,
             epoch INTEGER NOT NULL,
             ended INTEGER NOT NULL,
@@ -73,6 +72,10 @@ pub(super) const SCHEMA: Schema = Schema {
             since INTEGER NOT NULL,
             reset_epoch INTEGER NOT NULL,
             reset_seq INTEGER NOT NULL,
+            seq INTEGER NOT NULL DEFAULT 0,
+            about TEXT NOT NULL DEFAULT '{}',
+            background INTEGER NOT NULL DEFAULT 0,
+            gone TEXT NOT NULL DEFAULT 'lost',
             PRIMARY KEY (project, device)
         ) STRICT, WITHOUT ROWID;
         -- A withdrawn name stays with its stamp (`gone`), so that an older report cannot revive it.
@@ -100,6 +103,13 @@ pub(super) const SCHEMA: Schema = Schema {
             PRIMARY KEY (project, name)
         ) STRICT;
     ",
+    upgrades: &["
+        ALTER TABLE devices DROP COLUMN name;
+        ALTER TABLE devices ADD COLUMN seq INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE devices ADD COLUMN about TEXT NOT NULL DEFAULT '{}';
+        ALTER TABLE devices ADD COLUMN background INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE devices ADD COLUMN gone TEXT NOT NULL DEFAULT 'lost'
+    "],
 };
 
 /// Time a read may take; the largest is a page of devices.
@@ -219,13 +229,11 @@ impl VarStore for SqliteVarStore {
         &self,
         project: ProjectId,
         device: &str,
-        epoch: u64,
-        at: i64,
+        ended: &Ended,
     ) -> Result<Vec<String>, StoreError> {
-        let device = device.to_owned();
-        let sign_out = move |db: &Connection, _: &mut Written| {
-            devices::sign_out(db, project, &device, epoch, at)
-        };
+        let (device, ended) = (device.to_owned(), *ended);
+        let sign_out =
+            move |db: &Connection, _: &mut Written| devices::sign_out(db, project, &device, &ended);
         self.writer.call(sign_out).await.map_err(|failure| failure.of("store sign-out"))
     }
 

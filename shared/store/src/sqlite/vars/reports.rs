@@ -78,9 +78,9 @@ impl Row<'_> {
     /// A report can overtake its sign-in; its device is gone until that arrives.
     fn make_known(&self, at: i64) -> Result<(), Failure> {
         let insert = "INSERT INTO devices
-                (project, device, known, named, name, session, epoch, ended, gateway, since,
+                (project, device, known, named, session, epoch, ended, gateway, since,
                  reset_epoch, reset_seq)
-             VALUES (?1, ?2, 1, 0, NULL, '', 0, 0, '', ?3, 0, 0)
+             VALUES (?1, ?2, 1, 0, '', 0, 0, '', ?3, 0, 0)
              ON CONFLICT DO UPDATE SET known = 1 WHERE NOT known";
         self.db.prepare_cached(insert)?.execute(params![self.project, self.device, at])?;
         Ok(())

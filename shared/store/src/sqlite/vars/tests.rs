@@ -1,4 +1,6 @@
 use observer_wire::edit::{Change, EDIT_VERSION, Scope, TypedValue};
+use observer_wire::event::GoneState;
+use observer_wire::hello::About;
 
 use super::*;
 use crate::vars::{AppliedMark, GONE_DEVICES_MAX, ReportedValue, Stamp};
@@ -38,9 +40,12 @@ fn device(id: &str, epoch: u64) -> Device {
     Device {
         device: id.into(),
         named: false,
-        name: None,
+        about: About::default(),
         session: "s".into(),
         epoch,
+        seq: 0,
+        background: false,
+        gone: GoneState::Lost,
         gateway: "g".into(),
         online: true,
         since: epoch.cast_signed(),
@@ -147,7 +152,7 @@ async fn devices_past_a_bound_are_forgotten_longest_gone_first() {
     for epoch in 1..=3 {
         store.sign_in(project(), &device(&format!("d{epoch}"), epoch), 3).await.unwrap();
     }
-    store.sign_out(project(), "d2", 2, 50).await.unwrap();
+    store.sign_out(project(), "d2", &Ended::lost(2, 50)).await.unwrap();
     let forgotten = store.sign_in(project(), &device("d4", 4), 3).await.unwrap();
     assert_eq!(forgotten, ["d2"]);
     let forgotten = store.sign_in(project(), &device("d5", 5), 3).await.unwrap();
@@ -163,7 +168,9 @@ async fn gone_devices_without_a_name_are_few() {
     for epoch in 1..=GONE_DEVICES_MAX as u64 + 1 {
         let id = format!("d{epoch}");
         store.sign_in(project(), &device(&id, epoch), 1_000).await.unwrap();
-        forgotten.extend(store.sign_out(project(), &id, epoch, epoch.cast_signed()).await.unwrap());
+        forgotten.extend(
+            store.sign_out(project(), &id, &Ended::lost(epoch, epoch.cast_signed())).await.unwrap(),
+        );
     }
     assert_eq!(forgotten, ["d1"]);
 }
@@ -175,12 +182,35 @@ async fn the_order_in_which_sign_in_and_end_arrive_does_not_matter() {
         let found = store.devices_by_id(project(), &["d".into()]).await.unwrap();
         found.first().map(|found| found.device.online)
     };
-    store.sign_out(project(), "d", 5, 9).await.unwrap();
+    store.sign_out(project(), "d", &Ended::lost(5, 9)).await.unwrap();
     assert_eq!(online().await, None);
     store.sign_in(project(), &device("d", 5), 10).await.unwrap();
     assert_eq!(online().await, Some(false));
     store.sign_in(project(), &device("d", 6), 10).await.unwrap();
-    store.sign_out(project(), "d", 5, 9).await.unwrap();
+    store.sign_out(project(), "d", &Ended::lost(5, 9)).await.unwrap();
     store.sign_in(project(), &device("d", 5), 10).await.unwrap();
     assert_eq!(online().await, Some(true));
+}
+
+#[tokio::test]
+async fn a_file_of_the_first_release_is_brought_up_to_date() {
+    let Store { store, folder } = open().await;
+    store.sign_in(project(), &device("d", 1), 10).await.unwrap();
+    drop(store);
+    let db = rusqlite::Connection::open(folder.path().join("vars.db")).unwrap();
+    db.execute_batch(
+        "ALTER TABLE devices ADD COLUMN name TEXT;
+         ALTER TABLE devices DROP COLUMN seq;
+         ALTER TABLE devices DROP COLUMN about;
+         ALTER TABLE devices DROP COLUMN background;
+         ALTER TABLE devices DROP COLUMN gone;
+         PRAGMA user_version = 1;",
+    )
+    .unwrap();
+    drop(db);
+    let config = StoreConfig { data_dir: folder.path().into(), ..StoreConfig::default() };
+    let store = SqliteVarStore::open(&config).await.unwrap();
+    let found = store.devices_by_id(project(), &["d".into()]).await.unwrap();
+    assert_eq!(found[0].device, device("d", 1));
+    store.sign_out(project(), "d", &Ended::lost(1, 5)).await.unwrap();
 }
