@@ -4,8 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::extract::rejection::PathRejection;
-use axum::extract::{FromRequestParts, Path, Request, State};
+use axum::extract::{FromRequestParts, RawPathParams, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::Next;
@@ -97,9 +96,10 @@ impl FromRequestParts<Arc<App>> for OpenProject {
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
         OpenKeys::from_request_parts(parts, app).await?;
-        let key: Result<Path<String>, PathRejection> = Path::from_request_parts(parts, app).await;
-        let Path(key) = key.map_err(|_| ApiError::UnknownProject)?;
-        project_of(app, &key).await.map(Self)
+        let params = RawPathParams::from_request_parts(parts, app).await;
+        let params = params.map_err(|_| ApiError::UnknownProject)?;
+        let key = params.iter().find(|(name, _)| *name == "key").map(|(_, key)| key.to_owned());
+        project_of(app, &key.ok_or(ApiError::UnknownProject)?).await.map(Self)
     }
 }
 

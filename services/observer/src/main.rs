@@ -5,9 +5,10 @@
 //! | --- | --- |
 //! | [`serve`] | the four services over an embedded bus and store |
 //! | [`demo`], [`prompt`] | games, simulated and typed, over [`device`] |
-//! | [`tail`], [`set`], [`health`] | clients of a running server |
+//! | [`tail`], [`set`], [`dead_letters`], [`health`] | clients of a running server |
 
 mod client;
+mod dead_letters;
 mod demo;
 mod device;
 mod health;
@@ -57,6 +58,8 @@ enum Command {
     Tail(tail::TailArgs),
     /// Change variables, and see which device applied it
     Set(set::SetArgs),
+    /// See what could not be stored, and replay or drop it
+    DeadLetters(dead_letters::DeadLettersArgs),
     /// Check the settings of `serve`, and print each with its source
     CheckConfig(ConfigArgs),
     /// Ask a running process whether it is ready, and if not, why
@@ -83,6 +86,7 @@ async fn run(command: Option<Command>) -> anyhow::Result<()> {
         Command::Device(args) => prompt::run(&args, &shutdown_on_signals(COMMAND_GRACE)?).await,
         Command::Tail(args) => tail::run(&args, &shutdown_on_signals(COMMAND_GRACE)?).await,
         Command::Set(args) => set::run(&args).await,
+        Command::DeadLetters(args) => dead_letters::run(&args).await,
         Command::CheckConfig(args) => serve::config::check(&args),
         Command::Healthcheck(args) => health::run(&args).await,
     }

@@ -6,6 +6,7 @@
 mod ask;
 mod broker;
 mod consume;
+mod dead;
 mod listen;
 mod live;
 mod profile;
@@ -22,8 +23,8 @@ use self::broker::Broker;
 use self::profile::Watched;
 use crate::config::BusConfig;
 use crate::{
-    Bus, BusError, BusErrorKind, Consumer, Cursor, Durable, Listener, LiveLogs, Outgoing,
-    PublishError, Published, ReplayedEdit, RequestError, Requests, Service, Topic,
+    Bus, BusError, BusErrorKind, Consumer, Cursor, DeadLetters, Durable, Listener, LiveLogs,
+    Outgoing, PublishError, Published, ReplayedEdit, RequestError, Requests, Service, Topic,
 };
 
 /// The bus of the distributed form.
@@ -89,6 +90,14 @@ impl Bus for NatsBus {
 
     async fn serve(&self, service: Service) -> Result<Box<dyn Requests>, BusError> {
         ask::serve(&self.broker, service).await
+    }
+
+    fn dead(&self) -> &dyn DeadLetters {
+        self
+    }
+
+    async fn backlog(&self, durable: Durable) -> Result<u64, BusError> {
+        consume::backlog(&self.broker, durable).await
     }
 
     async fn check(&self) -> Result<(), String> {
