@@ -4,6 +4,8 @@
 //! crates, so that each of them may use it in its own tests.
 
 pub mod child;
+pub mod device;
+pub mod faultproxy;
 pub mod game;
 pub mod http;
 pub mod process;

@@ -22,4 +22,4 @@ pub use dead::{
 };
 pub use in_hand::in_hand;
 pub use port::*;
-use shared::{check_broadcast, check_event, lock, shortened, stream_named};
+use shared::{check_broadcast, check_event, lock, percent, shortened, stream_named};

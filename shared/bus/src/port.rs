@@ -103,6 +103,14 @@ pub trait Bus: Send + Sync + 'static {
     /// [`BusError`] when the bus cannot be reached.
     async fn backlog(&self, durable: Durable) -> Result<u64, BusError>;
 
+    /// How full `stream` is for one more event of `project`, in percent; `None` while nobody knows,
+    /// which is not 0. Asks nobody, but looks at what was heard within seconds.
+    ///
+    /// Logs: the larger of what waits for the log indexer and of what waits of this project, against
+    /// what may. Vars: what var-store has not consumed; past 100, what it never saw is lost. Edits
+    /// have no reader that could be behind for long: `None`.
+    fn fullness(&self, stream: Stream, project: ProjectId) -> Option<u8>;
+
     /// Whether the bus can be used now, and if not, why.
     ///
     /// # Errors

@@ -41,7 +41,31 @@ pub(crate) fn check_broadcast(topic: Topic, payload: &Bytes) -> Result<(), BusEr
     Err(BusError { operation: "broadcast", kind: BusErrorKind::Refused, source: complaint.into() })
 }
 
+/// `part` of `whole` in percent, rounded down, at most 100.
+pub(crate) fn percent(part: u64, whole: u64) -> u8 {
+    if whole <= part {
+        return 100;
+    }
+    let percent = u128::from(part) * 100 / u128::from(whole);
+    u8::try_from(percent).expect("below 100, as the part is smaller")
+}
+
 /// At most the first `bytes_max` bytes of a text, cut between characters.
 pub(crate) fn shortened(text: &str, bytes_max: usize) -> &str {
     &text[..text.floor_char_boundary(bytes_max)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percent_is_rounded_down_and_never_more_than_100() {
+        assert_eq!(percent(0, 7), 0);
+        assert_eq!(percent(599, 1000), 59);
+        assert_eq!(percent(600, 1000), 60);
+        assert_eq!(percent(u64::MAX - 1, u64::MAX), 99);
+        assert_eq!(percent(8, 7), 100);
+        assert_eq!(percent(0, 0), 100, "what may hold nothing is full");
+    }
 }

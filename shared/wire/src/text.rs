@@ -25,8 +25,9 @@ pub fn normalise_into(text: &str, out: &mut String) {
     }
     for char in text.chars() {
         if char.is_alphanumeric() {
-            // A letter can become two, and a mark of them is no letter: it stays with its word.
-            out.extend(char.to_lowercase());
+            // A letter can become a letter and a mark, which is no letter and would cut the word when it
+            // is normalised again: as a query, or by a store's own tokenizer.
+            out.extend(char.to_lowercase().filter(|lower| lower.is_alphanumeric()));
         } else {
             push(out, ' ');
         }

@@ -51,6 +51,8 @@ clauses! {
         of_two_edits_with_one_expectation_one_is_taken,
         project_that_fills_its_share_is_refused_and_no_other,
         full_stream_refuses_everybody_until_there_is_room,
+        fullness_is_what_waits_of_the_project_or_of_all,
+        fullness_of_vars_is_what_var_store_has_not_consumed,
         payload_at_the_limit_passes_and_one_byte_more_does_not,
         two_consumers_share_the_work,
         consumer_that_stops_waiting_loses_nothing,

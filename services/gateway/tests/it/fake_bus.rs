@@ -253,6 +253,10 @@ impl Bus for FakeBus {
         unimplemented!("a gateway consumes nothing")
     }
 
+    fn fullness(&self, _: Stream, _: ProjectId) -> Option<u8> {
+        Some(0)
+    }
+
     async fn check(&self) -> Result<(), String> {
         Ok(())
     }

@@ -179,13 +179,17 @@ async fn an_event_that_nobody_can_read_is_buried_and_the_others_are_stored() {
     assert!(dead.contains("malformed"), "{dead}");
 }
 
+/// What a delivery was told.
+type Told = Arc<Mutex<Vec<&'static str>>>;
+
 /// A delivery that remembers what it was told.
 struct Remembered {
     payload: Bytes,
-    told: Arc<Mutex<Vec<&'static str>>>,
+    told: Told,
 }
 
 impl Remembered {
+    #[expect(clippy::unnecessary_wraps, reason = "as a delivery is answered")]
     fn tell(&self, word: &'static str) -> Result<(), BusError> {
         self.told.lock().unwrap().push(word);
         Ok(())
@@ -224,11 +228,9 @@ impl Delivery for Remembered {
 }
 
 /// Deliveries of so many records each, and what they will have been told.
-fn remembered(
-    sizes: &[usize],
-) -> (VecDeque<Box<dyn Delivery>>, Vec<Arc<Mutex<Vec<&'static str>>>>) {
-    let told: Vec<_> = sizes.iter().map(|_| Arc::default()).collect();
-    let delivery = |(size, told): (&usize, &Arc<_>)| {
+fn remembered(sizes: &[usize]) -> (VecDeque<Box<dyn Delivery>>, Vec<Told>) {
+    let told: Vec<Told> = sizes.iter().map(|_| Told::default()).collect();
+    let delivery = |(size, told): (&usize, &Told)| {
         let payload = message(&format!("[{}]", vec!["{}"; *size].join(",")));
         Box::new(Remembered { payload, told: Arc::clone(told) }) as Box<dyn Delivery>
     };
@@ -242,7 +244,7 @@ fn settler(answers: Vec<Answer>, shutdown: &Shutdown) -> Settler {
 
 #[tokio::test(start_paused = true)]
 async fn deliveries_in_work_and_those_behind_them_are_kept_in_hand_while_the_store_is_down() {
-    let shutdown = Shutdown::new(Duration::from_secs(60));
+    let shutdown = Shutdown::new(Duration::from_mins(1));
     let down = (0..12).map(|_| Answer::Down).collect();
     let (deliveries, told) = remembered(&[BATCH_RECORDS_MAX, 1, 1]);
     let since = tokio::time::Instant::now();
@@ -260,7 +262,7 @@ async fn deliveries_in_work_and_those_behind_them_are_kept_in_hand_while_the_sto
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_hangs_does_not_hold_up_the_shutdown_and_every_delivery_goes_back() {
-    let shutdown = Shutdown::new(Duration::from_secs(60));
+    let shutdown = Shutdown::new(Duration::from_mins(1));
     let (deliveries, told) = remembered(&[BATCH_RECORDS_MAX, 1]);
     let since = tokio::time::Instant::now();
     shutdown.request();

@@ -158,6 +158,14 @@ impl Bus for InProcessBus {
         Ok(self.queue(durable.stream()).events())
     }
 
+    fn fullness(&self, stream: Stream, project: ProjectId) -> Option<u8> {
+        match stream {
+            Stream::Logs => Some(self.logs.fullness(project)),
+            Stream::Vars => Some(self.vars.fullness(project)),
+            Stream::Edits => None,
+        }
+    }
+
     async fn check(&self) -> Result<(), String> {
         self.news.dead.check()
     }

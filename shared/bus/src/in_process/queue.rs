@@ -13,7 +13,9 @@ use tokio::time::{Instant, sleep_until};
 
 use super::News;
 use super::dead::Burial;
-use crate::{BusError, Consumer, DeadKind, Delivery, Outgoing, PublishError, Stream, lock};
+use crate::{
+    BusError, Consumer, DeadKind, Delivery, Outgoing, PublishError, Stream, lock, percent,
+};
 
 /// What an event costs besides its payload and id, in bytes, so that many tiny events are bounded
 /// too.
@@ -183,6 +185,14 @@ impl Queue {
     /// Events that are not settled.
     pub(super) fn events(&self) -> u64 {
         lock(&self.state).events
+    }
+
+    /// How full the queue is for one more event of `project`, in percent.
+    pub(super) fn fullness(&self, project: ProjectId) -> u8 {
+        let state = lock(&self.state);
+        let of_project = state.projects.get(&project).map_or(0, |backlog| backlog.bytes);
+        let all = percent(state.bytes as u64, self.bytes_max as u64);
+        all.max(percent(of_project as u64, (self.bytes_max / PROJECT_SHARE) as u64))
     }
 
     /// The next delivery, or when to look again.

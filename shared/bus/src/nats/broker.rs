@@ -15,6 +15,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use super::breaker::Breaker;
+use super::fullness::Fullness;
 use super::{refused, unavailable};
 use crate::config::BusConfig;
 use crate::{BusError, PAYLOAD_BYTES_MAX};
@@ -64,6 +66,8 @@ pub(super) struct Broker {
     pub(super) jetstream: Context,
     pub(super) link: watch::Receiver<Link>,
     pub(super) in_flight: Semaphore,
+    pub(super) breaker: Breaker,
+    pub(super) fullness: Fullness,
     /// Short tasks that outlive their caller: giving back deliveries, deleting consumers.
     pub(super) tasks: TaskTracker,
     /// Cancelled when the bus is dropped.
@@ -125,6 +129,8 @@ impl Broker {
             jetstream,
             link,
             in_flight: Semaphore::new(IN_FLIGHT_MAX),
+            breaker: Breaker::default(),
+            fullness: Fullness::new(config),
             tasks: TaskTracker::new(),
             _closes: closed.clone().drop_guard(),
             closed,

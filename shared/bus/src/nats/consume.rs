@@ -53,7 +53,8 @@ const DROPPED_RETRY: Duration = Duration::from_millis(100);
 /// Time after which the server removes a consumer that we could not remove.
 const REPLAY_INACTIVE: Duration = Duration::from_secs(30);
 
-fn name(durable: Durable) -> &'static str {
+/// Name of a durable consumer on the server.
+pub(super) fn name(durable: Durable) -> &'static str {
     match durable {
         Durable::LogIndexer => "observer-log-indexer",
         Durable::VarStore => "observer-var-store",

@@ -4,9 +4,11 @@
 //! never leave the process. What an acknowledged event survives, the profile says.
 
 mod ask;
+mod breaker;
 mod broker;
 mod consume;
 mod dead;
+mod fullness;
 mod listen;
 mod live;
 mod profile;
@@ -24,7 +26,8 @@ use self::profile::Watched;
 use crate::config::BusConfig;
 use crate::{
     Bus, BusError, BusErrorKind, Consumer, Cursor, DeadLetters, Durable, Listener, LiveLogs,
-    Outgoing, PublishError, Published, ReplayedEdit, RequestError, Requests, Service, Topic,
+    Outgoing, PublishError, Published, ReplayedEdit, RequestError, Requests, Service, Stream,
+    Topic,
 };
 
 /// The bus of the distributed form.
@@ -98,6 +101,10 @@ impl Bus for NatsBus {
 
     async fn backlog(&self, durable: Durable) -> Result<u64, BusError> {
         consume::backlog(&self.broker, durable).await
+    }
+
+    fn fullness(&self, stream: Stream, project: ProjectId) -> Option<u8> {
+        fullness::of(&self.broker, stream, project)
     }
 
     async fn check(&self) -> Result<(), String> {

@@ -1,5 +1,6 @@
 //! Publishing: an event is sent, byte for byte the same each time, until the broker has said what
-//! became of it or the time is over.
+//! became of it or the time is over. A broker that does not answer is left alone: see
+//! [`super::breaker`].
 
 use std::time::Duration;
 
@@ -43,8 +44,10 @@ enum Outcome {
     NotNow,
     /// Another sequence was expected; or an earlier attempt had succeeded.
     Compare,
-    /// Nobody knows.
+    /// Nobody knows: the connection was lost.
     Unknown,
+    /// Nobody knows: no answer came in time.
+    Silence,
 }
 
 /// Publishes an event.
@@ -77,14 +80,28 @@ pub(super) async fn send(broker: &Broker, mut message: Message<'_>) -> Result<u6
         if !connected(broker, until).await {
             break;
         }
+        let Some(leave) = broker.breaker.leave() else {
+            if !unknown {
+                return Err(PublishError::Unavailable);
+            }
+            sleep(RETRY_PAUSE).await; // What may have succeeded is worth waiting for.
+            continue;
+        };
         let mut outcome = attempt(broker, &message, until).await;
+        match outcome {
+            Outcome::Silence => leave.unanswered(),
+            Outcome::Unknown => drop(leave),
+            Outcome::Taken(_) | Outcome::Failed(_) | Outcome::NotNow | Outcome::Compare => {
+                leave.answered();
+            }
+        }
         if matches!(outcome, Outcome::Compare) {
             outcome = compare(broker, &message).await;
         }
         match outcome {
             Outcome::Taken(sequence) => return Ok(sequence),
             Outcome::Failed(error) => return Err(error),
-            Outcome::Unknown => unknown = true,
+            Outcome::Unknown | Outcome::Silence => unknown = true,
             Outcome::NotNow | Outcome::Compare => sleep(RETRY_PAUSE).await,
         }
     }
@@ -121,9 +138,10 @@ async fn attempt(broker: &Broker, message: &Message<'_>, until: Instant) -> Outc
             RequestErrorKind::InvalidSubject => {
                 Outcome::Failed(PublishError::Refused(error.to_string()))
             }
-            RequestErrorKind::TimedOut | RequestErrorKind::Other => Outcome::Unknown,
+            RequestErrorKind::TimedOut => Outcome::Silence,
+            RequestErrorKind::Other => Outcome::Unknown,
         },
-        Err(_) => Outcome::Unknown,
+        Err(_) => Outcome::Silence,
     }
 }
 

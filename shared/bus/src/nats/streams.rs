@@ -47,7 +47,7 @@ const LIVE_IDS_KEPT: Duration = Duration::from_secs(1);
 const LIVE_KEPT: Duration = Duration::from_mins(2);
 
 /// Time for which reported values are kept.
-const VARS_KEPT: Duration = Duration::from_hours(24);
+pub(super) const VARS_KEPT: Duration = Duration::from_hours(24);
 
 /// Pause before the memory stream is looked at again after that failed.
 const KEEP_AGAIN: Duration = Duration::from_millis(500);

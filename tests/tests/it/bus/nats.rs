@@ -8,8 +8,8 @@ use std::time::Duration;
 use async_nats::jetstream;
 use observer_bus::config::{BusConfig, BusType, Profile, connect};
 use observer_bus::{
-    Bus, BusErrorKind, Cursor, Durable, Heard, HeardLog, Outgoing, PublishError, REPLAY_MAX,
-    RequestError, Resume, Service, Stream, Topic,
+    Bus, BusErrorKind, Cursor, Durable, Heard, HeardLog, Outgoing, PublishError, Published,
+    REPLAY_MAX, RequestError, Resume, Service, Stream, Topic,
 };
 use observer_tests::eventually;
 use observer_tests::servers::{NatsOptions, NatsServer, NatsVersion};
@@ -427,6 +427,47 @@ async fn consumer_goes_on_after_it_was_deleted_on_the_server() {
         bus.publish(event(Stream::Logs, PROJECT(1), "b")).await.unwrap();
         let delivery = timeout(SOON * 2, consumer.next()).await.unwrap();
         assert_eq!(delivery.payload(), "b");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn publishing_stops_while_the_broker_hangs_and_goes_on_by_itself() {
+    const PUBLISHERS: usize = 200;
+    const UNAVAILABLE: Result<Published, PublishError> = Err(PublishError::Unavailable);
+    within(async {
+        let (mut server, bus) = start().await;
+        let fullness = async || bus.fullness(Stream::Logs, PROJECT(1));
+        eventually(SOON, "fullness is known", fullness).await;
+        server.stop();
+        let publish = |id: String| publish_soon(&bus, event(Stream::Logs, PROJECT(1), &id));
+        let first: Vec<_> = (0..PUBLISHERS).map(|n| publish(format!("first{n}"))).collect();
+        eventually(SOON, "all but one are refused while that one finds out", async || {
+            let mut one = publish("one".to_owned());
+            let mut other = publish("other".to_owned());
+            let refused = tokio::select! {
+                refused = &mut one => !other.is_finished() && refused.unwrap() == UNAVAILABLE,
+                refused = &mut other => !one.is_finished() && refused.unwrap() == UNAVAILABLE,
+            };
+            one.abort();
+            other.abort();
+            refused.then_some(())
+        })
+        .await;
+        eventually(SOON * 2, "fullness is not known any more", async || {
+            bus.fullness(Stream::Logs, PROJECT(1)).is_none().then_some(())
+        })
+        .await;
+        server.cont();
+        for published in first {
+            // The broker took what reached it; nobody knew, and nobody was told otherwise.
+            assert!(matches!(published.await.unwrap(), Ok(_) | Err(PublishError::Timeout)));
+        }
+        eventually(SOON, "events are taken again", async || {
+            bus.publish(event(Stream::Logs, PROJECT(1), "again")).await.ok()
+        })
+        .await;
+        eventually(SOON, "fullness is known again", fullness).await;
     })
     .await;
 }

@@ -359,6 +359,61 @@ pub(super) async fn full_stream_refuses_everybody_until_there_is_room(adapter: A
     .await;
 }
 
+pub(super) async fn fullness_is_what_waits_of_the_project_or_of_all(adapter: Adapter) {
+    let small = |config: &mut BusConfig| {
+        config.queue_bytes_max = 400 * KIB as u64; // A quarter has room for eight events.
+        config.logs_bytes_max = 400 * KIB as u64;
+        config.logs_project_messages_max = 8;
+    };
+    let rig = adapter.start_with(small).await;
+    let logs = |project| rig.other.fullness(Stream::Logs, project);
+    let empty = async || (logs(PROJECT(1)) == Some(0)).then_some(());
+    eventually(SOON, "an empty stream is known to be empty", empty).await;
+
+    let events = (0..4).map(|n| large_event(PROJECT(1), &format!("e{n}"), 12 * KIB));
+    let publishing: Vec<_> = events.map(|event| publish_soon(&rig.one, event)).collect();
+    eventually(SOON, "a project's half is half", async || {
+        let noisy = logs(PROJECT(1)).is_some_and(|percent| (45..=55).contains(&percent));
+        let quiet = logs(PROJECT(2)).is_some_and(|percent| (11..=15).contains(&percent));
+        (noisy && quiet).then_some(())
+    })
+    .await;
+
+    let _settling = Settling::start(&rig.one, Durable::LogIndexer).await;
+    eventually(SOON, "what was settled takes no room", empty).await;
+    for published in publishing {
+        published.await.unwrap().unwrap();
+    }
+    assert_eq!(rig.one.fullness(Stream::Edits, PROJECT(1)), None);
+}
+
+pub(super) async fn fullness_of_vars_is_what_var_store_has_not_consumed(adapter: Adapter) {
+    let small = |config: &mut BusConfig| {
+        config.queue_bytes_max = 400 * KIB as u64;
+        config.vars_bytes_max = 100 * KIB as u64;
+    };
+    let rig = adapter.start_with(small).await;
+    let vars = || rig.other.fullness(Stream::Vars, PROJECT(1));
+    let empty = async || (vars() == Some(0)).then_some(());
+    eventually(SOON, "an empty stream is known to be empty", empty).await;
+
+    let event = |n| Outgoing {
+        stream: Stream::Vars,
+        ..large_event(PROJECT(1), &format!("e{n}"), 12 * KIB)
+    };
+    let publishing: Vec<_> = (0..4).map(|n| publish_soon(&rig.one, event(n))).collect();
+    eventually(SOON, "half of the stream is not consumed", async || {
+        vars().is_some_and(|percent| (45..=55).contains(&percent)).then_some(())
+    })
+    .await;
+
+    let _settling = Settling::start(&rig.one, Durable::VarStore).await;
+    eventually(SOON, "what was consumed takes no room, though it is kept", empty).await;
+    for published in publishing {
+        published.await.unwrap().unwrap();
+    }
+}
+
 pub(super) async fn payload_at_the_limit_passes_and_one_byte_more_does_not(adapter: Adapter) {
     let rig = adapter.start().await;
     let _settling = Settling::start(&rig.one, Durable::LogIndexer).await;
