@@ -4,11 +4,12 @@ dashboard := services/api/dashboard
 target := $(abspath $(or $(CARGO_TARGET_DIR),target))
 programs := -p observer -p observer-gateway -p observer-log-indexer -p observer-var-store -p observer-api
 
-.PHONY: help run test cluster bench fmt dashboard servers clean-data cargo node
+.PHONY: help run test test-faults cluster bench fmt dashboard servers clean-data cargo node
 
 help:
 	@echo 'make run         build all and start Observer with a simulated game; data under ./data'
 	@echo 'make test        fetch the servers that tests need, then check and test everything'
+	@echo 'make test-faults  the faults at full size; the rows belong in docs/reliability.md'
 	@echo 'make cluster     the four services over NATS, Redis and Elasticsearch, on free ports'
 	@echo 'make bench       measure; the numbers belong in docs/performance.md'
 	@echo 'make fmt         format the Rust sources'
@@ -27,6 +28,10 @@ test: cargo dashboard servers tests/browser/node_modules/.package-lock.json
 	npm test --prefix $(dashboard)
 	cargo build $(programs)
 	OBSERVER_BIN=$(target)/debug/observer npm test --prefix tests/browser
+
+test-faults: cargo dashboard servers
+	cargo clippy -p observer-tests --test faults -- -D warnings
+	cargo test -p observer-tests --test faults -- --test-threads 1 --nocapture
 
 cluster: cargo dashboard servers
 	cargo build --release $(programs)

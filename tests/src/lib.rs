@@ -6,8 +6,10 @@
 pub mod child;
 pub mod device;
 pub mod faultproxy;
+pub mod faults;
 pub mod game;
 pub mod http;
+pub mod laws;
 pub mod process;
 pub mod servers;
 pub mod stack;

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::rc::Rc;
 
 use observer_bus::Stream;
+use observer_wire::dropped::Dropped;
 use observer_wire::event::{LineHead, LineKind};
 use observer_wire::frame::{Body, Frame, Mid};
 use observer_wire::ids::LineId;
@@ -12,6 +13,7 @@ use observer_wire::records::Records;
 use observer_wire::{Code, Refusal, answer, declare};
 
 use crate::batch::{Accepted, HEAD_BYTES_ABOUT, Origin};
+use crate::level2;
 use crate::numbers::Kind;
 use crate::sign_in;
 use crate::socket::{SignedIn, Socket};
@@ -46,10 +48,33 @@ pub(crate) fn take(worker: &Rc<Worker>, socket: &Rc<Socket>, line: &[u8], now_us
         Ok(Frame::Ping { line }) => {
             numbers.line_in(Kind::Ping);
             numbers.lines_accepted.increment(1);
-            socket.tell(|out| {
-                out.extend_from_slice(line);
-                out.push(b'\n');
-            });
+            if socket.said().is_none_or(|said| !said.is_echo(line)) {
+                socket.tell(|out| {
+                    out.extend_from_slice(line);
+                    out.push(b'\n');
+                });
+            }
+        }
+        Ok(Frame::Hello(body)) => {
+            numbers.line_in(Kind::Hello);
+            if let Err(refusal) = level2::hello(worker, socket, &body) {
+                socket.refuse(&refusal, body.mid);
+            }
+        }
+        Ok(Frame::Dropped(body)) => {
+            numbers.line_in(Kind::Dropped);
+            take_dropped(worker, socket, &Arrived { kind: LineKind::Logs, body, now_us });
+        }
+        Ok(Frame::State { key, state }) => {
+            numbers.line_in(Kind::State);
+            if let Err(refusal) = level2::state(worker, socket, key, state) {
+                socket.refuse(&refusal, None);
+            }
+        }
+        Ok(Frame::Later { tag }) => {
+            numbers.line_in(Kind::Other);
+            let words = format!("{tag}: lines are not taken by this release; send none");
+            socket.refuse(&Refusal::new(Code::UnknownLine, words), None);
         }
         Err(refused) => {
             numbers.line_in(Kind::Other);
@@ -67,48 +92,105 @@ struct Arrived<'l> {
 
 fn take_body(worker: &Rc<Worker>, socket: &Rc<Socket>, arrived: &Arrived<'_>) {
     if let Err(refusal) = accept(worker, socket, arrived) {
-        let mid = arrived.body.mid;
-        if let (Code::Busy, Some(mid)) = (refusal.code, mid) {
-            socket.remember_unsure(mid.as_str());
-        }
-        socket.refuse(&refusal, mid);
+        refuse(socket, &refusal, arrived.body.mid);
     }
+}
+
+/// What a game had to drop becomes a record of its log, so that the gap is seen.
+fn take_dropped(worker: &Rc<Worker>, socket: &Rc<Socket>, arrived: &Arrived<'_>) {
+    if let Err(refusal) = accept_dropped(worker, socket, arrived) {
+        refuse(socket, &refusal, arrived.body.mid);
+    }
+}
+
+fn refuse(socket: &Socket, refusal: &Refusal, mid: Option<Mid<'_>>) {
+    if let (Code::Busy, Some(mid)) = (refusal.code, mid) {
+        socket.remember_unsure(mid.as_str());
+    }
+    socket.refuse(refusal, mid);
+}
+
+fn accept_dropped(
+    worker: &Rc<Worker>,
+    socket: &Rc<Socket>,
+    arrived: &Arrived<'_>,
+) -> Result<(), Refusal> {
+    let body = &arrived.body;
+    level2::check(socket, body.key, "n")?;
+    let again = socket.count_line(body.mid);
+    let mut decoded = Vec::new(); // Rare: not worth a buffer of the worker's.
+    let json = body.payload.decode(&mut decoded)?;
+    let dropped = Dropped::read(json, &worker.shared.limits)?;
+    if dropped.total() == 0 {
+        answer_empty(worker, socket, body.mid);
+        return Ok(());
+    }
+    let json = dropped.gap_json("by the game");
+    append(worker, socket, arrived, &Checked { json: &json, count: 1, odd: &[], again })
 }
 
 /// Appends the line, to be answered once it is safe.
 fn accept(worker: &Rc<Worker>, socket: &Rc<Socket>, arrived: &Arrived<'_>) -> Result<(), Refusal> {
-    let Arrived { kind, ref body, now_us } = *arrived;
-    let signed_in = check_key(socket, body)?;
+    let Arrived { kind, ref body, .. } = *arrived;
+    check_key(socket, body)?;
     let again = socket.count_line(body.mid);
 
     let mut scratch = worker.scratch.borrow_mut();
     let Scratch { decoded, records } = &mut *scratch;
     let json = body.payload.decode(decoded)?;
+    if kind == LineKind::Reported && socket.said().is_some_and(|said| said.is_replay()) {
+        let words = "a replay has no variables; send i: lines once the session is the present one";
+        return Err(Refusal::new(Code::BadShape, words));
+    }
     let count = check(worker, kind, json, records)?;
     if count == 0 {
         answer_empty(worker, socket, body.mid);
         return Ok(());
     }
+    let odd = if kind == LineKind::Logs { records.odd.as_slice() } else { &[] };
+    append(worker, socket, arrived, &Checked { json, count, odd, again })
+}
+
+/// A payload that may be stored.
+struct Checked<'c> {
+    json: &'c str,
+    count: u32,
+    odd: &'c [u32],
+    again: bool,
+}
+
+/// Appends a line that is good, if there is room for it.
+fn append(
+    worker: &Rc<Worker>,
+    socket: &Rc<Socket>,
+    arrived: &Arrived<'_>,
+    checked: &Checked<'_>,
+) -> Result<(), Refusal> {
+    let Arrived { kind, ref body, now_us } = *arrived;
+    let Checked { json, count, odd, again } = *checked;
+    let signed_in = check_key(socket, body)?;
+    let said = socket.said();
+    let said = said.as_deref();
     worker.shared.budget.check(&signed_in.project, json.len() + HEAD_BYTES_ABOUT)?;
 
     let seq = socket.take_seq(count, now_us);
     let id = match body.mid {
-        // Without a hello no device outlives its socket, so the id knows none.
-        Some(mid) => LineId::of_message(signed_in.project.id, "", mid, json.as_bytes()),
+        // Without a device in a hello none outlives its socket, so the id knows none.
+        Some(mid) => {
+            let device = said.and_then(|said| said.hello.device.as_deref()).unwrap_or_default();
+            LineId::of_message(signed_in.project.id, device, mid, json.as_bytes())
+        }
         None => LineId::fresh(socket.random, seq),
     };
-    let (stream, odd) = match kind {
-        LineKind::Logs => (Stream::Logs, records.odd.as_slice()),
-        LineKind::Reported | LineKind::SignIn | LineKind::Gone => (Stream::Vars, &[][..]),
-    };
+    let stream = if kind == LineKind::Logs { Stream::Logs } else { Stream::Vars };
     let head = LineHead {
         kind,
         id: Cow::Borrowed(id.as_str()),
         key: signed_in.key,
-        device: Cow::Borrowed(socket.device()),
-        named: false,
-        session: Cow::Borrowed(socket.session()),
-        epoch: signed_in.epoch,
+        device: Cow::Borrowed(said.map_or(socket.made_device(), |said| &said.device)),
+        named: said.is_some_and(|said| said.hello.device.is_some()),
+        session: Cow::Borrowed(said.map_or(socket.made_session(), |said| &said.session)),
+        epoch: signed_in.epoch.get(),
         seq,
         received: i64::try_from(now_us / 1000).unwrap_or(i64::MAX),
         mid: body.mid.map(|mid| Cow::Borrowed(mid.as_str())),

@@ -1,5 +1,6 @@
 //! How long a socket may take to sign in, and to end a line it started. Time in which we do not read
-//! does not count. A socket that owes nothing has no timer.
+//! does not count. A socket that owes nothing has no timer. A game that said hello is asked after a
+//! silence of one heartbeat whether it is there, and is closed after two.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -17,7 +18,35 @@ pub(crate) struct Deadlines {
     line: Option<Instant>,
     /// Since when it has not been read.
     paused: Option<Instant>,
+    /// Of a game that said hello.
+    heartbeat: Option<Box<Heartbeat>>,
     timer: Option<Pin<Box<Sleep>>>,
+}
+
+#[derive(Debug)]
+struct Heartbeat {
+    every: Duration,
+    /// When something came last.
+    heard: Instant,
+    /// The game was asked whether it is there.
+    asked: bool,
+}
+
+impl Heartbeat {
+    fn due(&self) -> Instant {
+        self.heard + self.every * if self.asked { 2 } else { 1 }
+    }
+}
+
+/// What is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// A sign-in, or the end of a line, did not come in time.
+    Owed,
+    /// The game was silent for a heartbeat: ask.
+    Ask,
+    /// It was silent for two.
+    Silent,
 }
 
 impl Deadlines {
@@ -27,6 +56,7 @@ impl Deadlines {
             sign_in: Some(Instant::now() + sign_in_within),
             line: None,
             paused: None,
+            heartbeat: None,
             timer: None,
         }
     }
@@ -46,6 +76,22 @@ impl Deadlines {
         self.line = None;
     }
 
+    /// Silence counts so from now on; not at all with `None`.
+    pub(crate) fn beat(&mut self, every: Option<Duration>) {
+        let now = self.heartbeat.as_ref().map(|heartbeat| heartbeat.every);
+        if now != every {
+            self.heartbeat = every
+                .map(|every| Box::new(Heartbeat { every, heard: Instant::now(), asked: false }));
+        }
+    }
+
+    /// Something came.
+    pub(crate) fn heard(&mut self) {
+        if let Some(heartbeat) = &mut self.heartbeat {
+            (heartbeat.heard, heartbeat.asked) = (Instant::now(), false);
+        }
+    }
+
     /// Whether a line is unfinished.
     pub(crate) fn has_line(&self) -> bool {
         self.line.is_some()
@@ -54,7 +100,7 @@ impl Deadlines {
     /// The socket is closing, and must be closed in time, whatever else it owed.
     pub(crate) fn replace(&mut self, within: Duration) {
         self.sign_in = Some(Instant::now() + within);
-        (self.line, self.paused) = (None, None);
+        (self.line, self.paused, self.heartbeat) = (None, None, None);
     }
 
     /// We do not read: what passes does not count.
@@ -68,13 +114,14 @@ impl Deadlines {
     pub(crate) fn resume(&mut self) {
         let Some(paused) = self.paused.take() else { return };
         let lost = paused.elapsed();
-        for deadline in [&mut self.sign_in, &mut self.line].into_iter().flatten() {
+        let heard = self.heartbeat.as_mut().map(|heartbeat| &mut heartbeat.heard);
+        for deadline in [self.sign_in.as_mut(), self.line.as_mut(), heard].into_iter().flatten() {
             *deadline += lost;
         }
     }
 
-    /// Ready when a deadline passed.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when something is due.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Due> {
         let Some(deadline) = self.nearest().filter(|_| self.paused.is_none()) else {
             self.timer = None;
             return Poll::Pending;
@@ -86,18 +133,30 @@ impl Deadlines {
         }
         while timer.as_mut().poll(cx).is_ready() {
             if deadline <= Instant::now() {
-                return Poll::Ready(());
+                return Poll::Ready(self.due());
             }
             timer.as_mut().reset(deadline);
         }
         Poll::Pending
     }
 
-    fn nearest(&self) -> Option<Instant> {
-        match (self.sign_in, self.line) {
-            (Some(sign_in), Some(line)) => Some(sign_in.min(line)),
-            (one, other) => one.or(other),
+    /// What passed.
+    fn due(&mut self) -> Due {
+        let now = Instant::now();
+        let owed = [self.sign_in, self.line].into_iter().flatten().any(|deadline| deadline <= now);
+        match &mut self.heartbeat {
+            Some(heartbeat) if !owed && !heartbeat.asked => {
+                heartbeat.asked = true;
+                Due::Ask
+            }
+            Some(_) if !owed => Due::Silent,
+            _ => Due::Owed,
         }
+    }
+
+    fn nearest(&self) -> Option<Instant> {
+        let silence = self.heartbeat.as_ref().map(|heartbeat| heartbeat.due());
+        [self.sign_in, self.line, silence].into_iter().flatten().min()
     }
 }
 
@@ -148,6 +207,36 @@ mod tests {
         let waited = timeout(SIGN_IN * 100, passed_after(&mut deadlines)).await;
         assert!(waited.is_err());
         assert!(deadlines.timer.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_game_is_asked_after_one_heartbeat_and_given_up_after_two() {
+        let mut deadlines = Deadlines::new(SIGN_IN);
+        deadlines.signed_in();
+        deadlines.beat(Some(LINE));
+        let began = Instant::now();
+        assert_eq!(poll_fn(|cx| deadlines.poll(cx)).await, Due::Ask);
+        about(began.elapsed(), LINE);
+        assert_eq!(poll_fn(|cx| deadlines.poll(cx)).await, Due::Silent);
+        about(began.elapsed(), LINE * 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_speaks_or_is_not_read_is_not_silent() {
+        let mut deadlines = Deadlines::new(SIGN_IN);
+        deadlines.signed_in();
+        deadlines.beat(Some(LINE));
+        assert_eq!(poll_fn(|cx| deadlines.poll(cx)).await, Due::Ask);
+        deadlines.heard();
+        deadlines.beat(Some(LINE));
+        deadlines.pause();
+        advance(LINE * 10).await;
+        deadlines.resume();
+        let began = Instant::now();
+        assert_eq!(poll_fn(|cx| deadlines.poll(cx)).await, Due::Ask);
+        about(began.elapsed(), LINE);
+        deadlines.beat(None);
+        assert!(timeout(LINE * 100, poll_fn(|cx| deadlines.poll(cx))).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]

@@ -40,10 +40,11 @@ impl Stamp {
     }
 }
 
-/// A document as it is sent: its stamp, and its JSON in base64.
+/// A document as it is sent: its stamp, its JSON, and that in base64.
 #[derive(Clone, Debug)]
 pub(crate) struct Wanted {
     pub(crate) stamp: Stamp,
+    pub(crate) json: Bytes,
     pub(crate) payload: Bytes,
 }
 
@@ -71,8 +72,8 @@ struct State {
 struct Known {
     document: Document,
     stamp: Stamp,
-    /// Made when first needed after a change.
-    payload: Option<Bytes>,
+    /// JSON and base64, made when first needed after a change.
+    payload: Option<(Bytes, Bytes)>,
 }
 
 /// What became of an edit that was heard.
@@ -99,8 +100,13 @@ impl Project {
     pub(crate) fn wanted(&self) -> Option<Wanted> {
         let mut state = self.lock();
         let known = state.known.as_mut()?;
-        let payload = known.payload.get_or_insert_with(|| encode(&known.document.device_json()));
-        Some(Wanted { stamp: known.stamp.clone(), payload: payload.clone() })
+        let (json, payload) = known.payload.get_or_insert_with(|| {
+            let json = known.document.device_json();
+            let payload = encode(&json);
+            (json.into(), payload)
+        });
+        let (json, payload) = (json.clone(), payload.clone());
+        Some(Wanted { stamp: known.stamp.clone(), json, payload })
     }
 
     /// Applies an edit if it is the next one.

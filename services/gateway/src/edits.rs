@@ -14,7 +14,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use observer_bus::{Heard, Listener, Topic};
 use observer_chassis::{Backoff, Check};
-use observer_wire::edit::{EDIT_VERSION, Edit};
+use observer_wire::ask::Control;
+use observer_wire::edit::{EDIT_VERSION, Edit, write_wanted};
+use observer_wire::hello::Encoding;
 use observer_wire::{ApiKey, ProjectId};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
@@ -23,6 +25,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 use tracing::{debug, warn};
 
 use crate::documents::{Applied, NoDocument, Project, Stamp, Wanted, encode};
+use crate::level2::{self, take_control};
 use crate::shared::Shared;
 use crate::socket::Socket;
 use crate::worker::Worker;
@@ -49,14 +52,22 @@ pub(crate) const PUSHES_MAX: usize = 1024;
 #[derive(Clone, Debug)]
 pub(crate) enum Push {
     /// An edit, to the sockets that have everything before it.
-    Edit {
-        project: ProjectId,
-        stamp: Stamp,
-        /// Its JSON, in base64.
-        payload: Bytes,
-    },
+    Edit { project: ProjectId, stamp: Stamp, frame: Frame },
     /// The document, to the sockets that are behind it.
     Document { project: ProjectId },
+    /// What all gateways were told.
+    Control(Arc<Control>),
+}
+
+/// What sockets of each kind get.
+#[derive(Clone, Debug)]
+pub(crate) struct Frame {
+    /// Level 1, in base64.
+    level_1: Bytes,
+    /// Level 2, in base64.
+    payload: Bytes,
+    /// Level 2, in plain JSON.
+    json: Bytes,
 }
 
 /// Listens to edits until it is dropped.
@@ -98,8 +109,13 @@ fn take_edit(shared: &Arc<Shared>, bytes: &[u8]) {
     match project.apply(&edit, &stamp) {
         // Applied first, told second: so a worker never hears of more than the document has.
         Applied::Yes => {
-            let payload = encode(&edit.device_json());
-            shared.push(Push::Edit { project: project.id, stamp, payload });
+            let json = edit.changes_json();
+            let payload = encode(&json);
+            // Only what the original's page sent differs.
+            let level_1 =
+                edit.raw.as_ref().map_or_else(|| payload.clone(), |_| encode(&edit.device_json()));
+            let frame = Frame { level_1, payload, json: json.into() };
+            shared.push(Push::Edit { project: project.id, stamp, frame });
         }
         Applied::Gap => refresh_soon(shared, project),
     }
@@ -170,9 +186,10 @@ async fn refresh(shared: &Shared, project: &Project) -> Result<(), NoDocument> {
 pub(crate) async fn push_all(worker: Rc<Worker>, mut pushes: broadcast::Receiver<Push>) {
     loop {
         match pushes.recv().await {
-            Ok(Push::Edit { project, stamp, payload }) => {
-                push_edit(&worker, project, &stamp, &payload);
+            Ok(Push::Edit { project, stamp, frame }) => {
+                push_edit(&worker, project, &stamp, &frame);
             }
+            Ok(Push::Control(control)) => take_control(&worker, &control),
             Ok(Push::Document { project }) => push_document(&worker, project),
             Err(RecvError::Lagged(_)) => {
                 let projects: Vec<_> =
@@ -186,14 +203,14 @@ pub(crate) async fn push_all(worker: Rc<Worker>, mut pushes: broadcast::Receiver
     }
 }
 
-fn push_edit(worker: &Worker, project: ProjectId, stamp: &Stamp, payload: &Bytes) {
+fn push_edit(worker: &Worker, project: ProjectId, stamp: &Stamp, frame: &Frame) {
     let registry = worker.registry.borrow();
     let Some(of_project) = registry.of(project) else { return };
     let mut wanted = None;
     for socket in &of_project.sockets {
         let next = socket.sent.borrow().as_ref().is_some_and(|sent| stamp.is_next_after(sent));
         if next {
-            send(worker, socket, stamp, payload);
+            send(worker, socket, (stamp, stamp.rev.saturating_sub(1)), frame);
         } else if stamp.is_news_after(socket.sent.borrow().as_ref()) {
             let wanted = wanted.get_or_insert_with(|| of_project.project.wanted());
             bring_up_to_date(worker, socket, wanted.as_ref());
@@ -212,21 +229,36 @@ fn push_document(worker: &Worker, project: ProjectId) {
 
 /// Sends the whole document to a socket that was sent less.
 pub(crate) fn bring_up_to_date(worker: &Worker, socket: &Socket, wanted: Option<&Wanted>) {
-    let Some(Wanted { stamp, payload }) = wanted else { return };
+    let Some(Wanted { stamp, json, payload }) = wanted else { return };
     if !stamp.is_news_after(socket.sent.borrow().as_ref()) {
         return;
     }
-    if stamp.rev == 0 {
+    // A game that has values of another epoch must hear that there are none in this one.
+    let has_values = socket.sent.borrow().as_ref().is_some_and(|sent| 0 < sent.rev);
+    if stamp.rev == 0 && !has_values {
         // Nothing was ever set, so there is nothing to say; but what comes next follows this.
         *socket.sent.borrow_mut() = Some(stamp.clone());
         return;
     }
-    send(worker, socket, stamp, payload);
+    let frame = Frame { level_1: payload.clone(), payload: payload.clone(), json: json.clone() };
+    send(worker, socket, (stamp, 0), &frame);
 }
 
-fn send(worker: &Worker, socket: &Socket, stamp: &Stamp, payload: &[u8]) {
+/// Sends what builds on `base`; 0 for a whole document.
+fn send(worker: &Worker, socket: &Socket, (stamp, base): (&Stamp, u64), frame: &Frame) {
     let Some(signed_in) = socket.signed_in() else { return };
-    socket.tell(|out| write_frame(out, signed_in.key, payload));
+    match socket.said() {
+        None => socket.tell(|out| write_frame(out, signed_in.key, &frame.level_1)),
+        Some(said) if said.is_replay() => {}
+        Some(said) => {
+            level2::tell_epoch(worker, socket, &said, stamp);
+            let payload = match said.encoding {
+                Encoding::Base64 => &frame.payload,
+                Encoding::Plain => &frame.json,
+            };
+            socket.tell(|out| write_wanted(out, signed_in.key, payload, (stamp.rev, base)));
+        }
+    }
     *socket.sent.borrow_mut() = Some(stamp.clone());
     worker.shared.numbers.pushed.increment(1);
 }

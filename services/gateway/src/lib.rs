@@ -6,12 +6,13 @@
 //! 1. [`listener`]: a game connects; each address has a bounded number of sockets.
 //! 2. [`worker`]: one thread and one runtime a core; a socket stays where it was handed to.
 //! 3. [`session`]: bytes become lines, and waiting bytes are written; one task a socket.
-//! 4. [`sign_in`]: `v:`, with [`keys`] and [`documents`].
+//! 4. [`sign_in`]: `v:`, with [`keys`] and [`documents`]; [`level2`]: `h:` and what comes with it.
 //! 5. [`accept_line`]: a line is checked and appended to its project's batch.
 //! 6. [`batch`]: lines of a project gather into one message, which is published.
 //! 7. [`settle`]: what became of the message becomes each line's answer, through [`outbox`].
 //!
-//! And of an edit: [`edits`] hears it, [`registry`] knows the project's sockets.
+//! And of an edit: [`edits`] hears it, [`registry`] knows the project's sockets. [`control`] hears
+//! what else all gateways are told.
 //!
 //! A gateway keeps nothing: it knows sockets, the bus and what it was told through it. It uses no
 //! store, and any gateway may die; its games come back on another one.
@@ -20,10 +21,12 @@ mod accept_line;
 mod batch;
 mod budget;
 mod config;
+mod control;
 mod deadline;
 mod documents;
 mod edits;
 mod keys;
+mod level2;
 mod listener;
 mod numbers;
 mod outbox;
@@ -35,6 +38,7 @@ mod shared;
 mod sign_in;
 mod slots;
 mod socket;
+mod spread;
 mod worker;
 
 use std::panic::resume_unwind;
@@ -113,6 +117,7 @@ fn in_background(shared: &Arc<Shared>, readiness: &Readiness, shutdown: &Shutdow
     let mut background = JoinSet::new();
     background.spawn(edits::follow(Arc::clone(shared), readiness.check("edits")));
     background.spawn(edits::reconcile_when_asked(Arc::clone(shared)));
+    background.spawn(control::follow(Arc::clone(shared)));
     background.spawn(presence::announce(Arc::clone(shared)));
     let bus = Arc::clone(&shared.bus);
     background.spawn(keep_checking(readiness.check("bus"), shutdown.clone(), move || {

@@ -19,6 +19,12 @@ pub(crate) enum Kind {
     Vars,
     /// `v:`.
     SignIn,
+    /// `h:`.
+    Hello,
+    /// `n:`.
+    Dropped,
+    /// `d:`.
+    State,
     /// `p:`.
     Ping,
     /// Anything else.
@@ -26,7 +32,8 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    const NAMES: [&str; 5] = ["logs", "vars", "sign_in", "ping", "other"];
+    const NAMES: [&str; 8] =
+        ["logs", "vars", "sign_in", "hello", "dropped", "state", "ping", "other"];
 }
 
 /// Handles to the gateway's numbers; made once, as looking them up takes a lock.

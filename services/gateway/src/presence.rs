@@ -14,13 +14,14 @@ use observer_bus::{Stream, Topic};
 use observer_chassis::now_us;
 use observer_wire::ApiKey;
 use observer_wire::ask::GatewayAlive;
-use observer_wire::event::{LineHead, LineKind, SignIn};
+use observer_wire::event::{Gone, GoneState, LineHead, LineKind, SignIn};
 use observer_wire::ids::LineId;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::debug;
 
 use crate::batch::{Accepted, Origin};
 use crate::documents::Project;
+use crate::level2::Said;
 use crate::shared::Shared;
 use crate::socket::Socket;
 use crate::worker::Worker;
@@ -43,50 +44,91 @@ pub(crate) struct Presence {
     key: ApiKey,
     random: u64,
     epoch: u64,
+    /// What its hello said, if there was one.
+    said: Option<Rc<Said>>,
+    /// The socket goes on with another session.
+    ended: bool,
 }
 
 impl Presence {
-    /// `socket` signed in, or ended, as `kind` says; `None` when it never signed in.
+    /// `socket` signed in, or ended, as `kind` says; `None` when it never signed in, or replays.
     pub(crate) fn of(socket: &Rc<Socket>, kind: LineKind) -> Option<Box<Self>> {
         let signed_in = socket.signed_in()?;
+        let said = socket.said();
+        if said.as_ref().is_some_and(|said| said.is_replay()) {
+            return None;
+        }
         Some(Box::new(Self {
             kind,
             socket: Rc::downgrade(socket),
             project: Arc::clone(&signed_in.project),
             key: signed_in.key,
             random: socket.random,
-            epoch: signed_in.epoch,
+            epoch: signed_in.epoch.get(),
+            said,
+            ended: false,
         }))
+    }
+
+    /// The session on `socket` is over, and another one follows.
+    pub(crate) fn ended(socket: &Rc<Socket>) -> Option<Box<Self>> {
+        let mut gone = Self::of(socket, LineKind::Gone)?;
+        gone.ended = true;
+        Some(gone)
     }
 
     /// Whether saying so is still right: a sign-in told after its end would bring the dead back.
     fn still_right(&self) -> bool {
         self.kind == LineKind::Gone
-            || self.socket.upgrade().is_some_and(|socket| !socket.has_ended())
+            || self
+                .socket
+                .upgrade()
+                .is_some_and(|socket| !socket.has_ended() && self.is_last(&socket))
+    }
+
+    /// Whether no later hello said something else.
+    fn is_last(&self, socket: &Socket) -> bool {
+        match (&self.said, socket.said()) {
+            (Some(said), Some(last)) => Rc::ptr_eq(said, &last),
+            (said, last) => said.is_none() && last.is_none(),
+        }
+    }
+
+    /// What is told.
+    fn json(&self, worker: &Worker) -> String {
+        let json = if self.kind == LineKind::SignIn {
+            let said = self.said.as_ref();
+            serde_json::to_string(&SignIn {
+                gateway: worker.shared.gateway_id.clone(),
+                about: said.map(|said| said.hello.about.clone()).unwrap_or_default(),
+                background: said.is_some_and(|said| said.is_in_background()),
+            })
+        } else {
+            let said = self.said.as_ref().map_or(GoneState::Lost, |said| said.gone_state());
+            let state = if self.ended { GoneState::Ended } else { said };
+            serde_json::to_string(&Gone { state })
+        };
+        json.expect("a plain struct always serialises")
     }
 }
 
 /// Appends a sign-in or an end to the project's batch.
 pub(crate) fn tell(worker: &Rc<Worker>, presence: Box<Presence>) {
     let now_us = now_us();
-    let device = format!("s-{:016x}", presence.random);
+    let made = format!("s-{:016x}", presence.random);
+    let said = presence.said.clone();
+    let said = said.as_deref();
     // An end is told when its socket may be gone; its order needs the clock and nothing else.
     let seq = presence.socket.upgrade().map_or(now_us, |socket| socket.take_seq(1, now_us));
     let id = LineId::fresh(presence.random, seq);
-    let json = match presence.kind {
-        LineKind::SignIn => {
-            let sign_in = SignIn { gateway: worker.shared.gateway_id.clone(), name: None };
-            serde_json::to_string(&sign_in).expect("a plain struct always serialises")
-        }
-        LineKind::Logs | LineKind::Reported | LineKind::Gone => "{}".to_owned(),
-    };
+    let json = presence.json(worker);
     let head = LineHead {
         kind: presence.kind,
         id: Cow::Borrowed(id.as_str()),
         key: presence.key,
-        device: Cow::Borrowed(&device),
-        named: false,
-        session: Cow::Borrowed(&device[2..]),
+        device: Cow::Borrowed(said.map_or(&made, |said| &said.device)),
+        named: said.is_some_and(|said| said.hello.device.is_some()),
+        session: Cow::Borrowed(said.map_or(&made[2..], |said| &said.session)),
         epoch: presence.epoch,
         seq,
         received: i64::try_from(now_us / 1000).unwrap_or(i64::MAX),

@@ -23,7 +23,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tracing::debug;
 
 use crate::accept_line;
-use crate::deadline::Deadlines;
+use crate::deadline::{Deadlines, Due};
 use crate::listener::accept::{Handed, Welcome};
 use crate::numbers::Kind;
 use crate::shared::random;
@@ -146,7 +146,8 @@ impl Session {
         self.watch_the_clock();
         if self.worker.draining.get() && self.socket.unsettled.get() == 0 {
             let words = "the gateway stops; connect again";
-            self.socket.close(&Refusal::new(Code::Draining, words), None);
+            let return_ms = self.worker.shared.spread.next_ms();
+            self.socket.close_until(&Refusal::new(Code::Draining, words), None, return_ms);
         }
         if self.socket.is_closing() || self.at_end && self.owes_nothing() {
             self.phase = Phase::Flushing;
@@ -156,16 +157,30 @@ impl Session {
             return Ok(Step::Again);
         }
         self.write_out(cx)?;
-        if self.deadlines.poll(cx).is_ready() {
-            let words = if self.socket.signed_in().is_none() {
+        let Poll::Ready(due) = self.deadlines.poll(cx) else { return Ok(Step::Wait) };
+        self.remind(due);
+        Ok(Step::Again)
+    }
+
+    /// Asks a silent game whether it is there, or closes.
+    fn remind(&self, due: Due) {
+        let words = match due {
+            Due::Ask => {
+                if let Some(said) = self.socket.said() {
+                    let ping = said.ping();
+                    self.socket.tell(|out| out.extend_from_slice(ping.as_bytes()));
+                }
+                return;
+            }
+            Due::Silent => "nothing came for two heartbeats; send p:<n> when there is nothing else",
+            Due::Owed if self.socket.signed_in().is_none() => {
                 "no good sign-in in time (limits.sign_in_secs_max)"
-            } else {
+            }
+            Due::Owed => {
                 "the line that was started did not end in time (limits.started_line_secs_max)"
-            };
-            self.socket.close(&Refusal::new(Code::Idle, words), None);
-            return Ok(Step::Again);
-        }
-        Ok(Step::Wait)
+            }
+        };
+        self.socket.close(&Refusal::new(Code::Idle, words), None);
     }
 
     fn step_flushing(&mut self, cx: &mut Context<'_>) -> io::Result<Step> {
@@ -217,6 +232,7 @@ impl Session {
                 self.deadlines.line_ended(); // A line without an end is no line.
                 return Ok(());
             }
+            self.deadlines.heard();
             let read = read.filled();
             let left = self.take_lines(read);
             if left > 0 {
@@ -287,6 +303,7 @@ impl Session {
     fn watch_the_clock(&mut self) {
         if self.socket.signed_in().is_some() {
             self.deadlines.signed_in();
+            self.deadlines.beat(self.socket.said().and_then(|said| said.heartbeat()));
         }
         if self.may_read() && !self.socket.held_back.get() {
             self.deadlines.resume();

@@ -17,6 +17,7 @@ use crate::edits::{PUSHES_MAX, Push};
 use crate::keys::Keys;
 use crate::numbers::Numbers;
 use crate::slots::Slots;
+use crate::spread::Spread;
 
 /// Sockets that are told why they are refused and closed, at once. Past it they are dropped.
 const REFUSED_SOCKETS_MAX: usize = 256;
@@ -39,6 +40,8 @@ pub(crate) struct Shared {
     /// Asks for a reconciliation.
     pub(crate) reconcile: Notify,
     pub(crate) refreshes: TaskTracker,
+    /// When games come back to another gateway.
+    pub(crate) spread: Spread,
     pushes: broadcast::Sender<Push>,
     /// The grace is over: what is under way is told `timeout`.
     pub(crate) cut: CancellationToken,
@@ -60,6 +63,8 @@ impl Shared {
             gateway_id: format!("g-{:016x}", random()),
             reconcile: Notify::new(),
             refreshes: TaskTracker::new(),
+            #[expect(clippy::cast_possible_truncation, reason = "any 32 bits will do")]
+            spread: Spread::new(random() as u32),
             pushes: broadcast::Sender::new(PUSHES_MAX),
             cut: CancellationToken::new(),
             ended: CancellationToken::new(),

@@ -1,6 +1,7 @@
 //! `v:<key>`: is the key registered, and what does the game get then. While its key is asked for,
 //! the socket is not read.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,19 +9,24 @@ use std::time::Duration;
 use observer_chassis::{Backoff, now_us};
 use observer_wire::event::LineKind;
 use observer_wire::{ApiKey, Code, ProjectId, Refusal, answer};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use crate::accept_line::wrong_key;
 use crate::documents::{NoDocument, Project};
 use crate::edits::{bring_up_to_date, refresh_soon};
 use crate::keys::Verdict;
+use crate::level2;
 use crate::presence::{self, Presence};
 use crate::socket::{SignedIn, Socket};
 use crate::worker::Worker;
 
 /// Pauses between tries to get the wanted document of a game that signed in.
 const DOCUMENT_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// Time for which the answer to a hello waits for the project's revision. A game is better served
+/// without it than not at all.
+const REVISION_WITHIN: Duration = Duration::from_secs(1);
 
 /// Takes a sign-in line. `key` is `None` when the text can be no key.
 pub(crate) fn begin(worker: &Rc<Worker>, socket: &Rc<Socket>, key: Option<ApiKey>) {
@@ -56,7 +62,7 @@ async fn ask(worker: Rc<Worker>, socket: Rc<Socket>, key: ApiKey) {
         Verdict::Opens(project) => complete(&worker, &socket, key, project),
         Verdict::Unknown => socket.refuse(&unknown_key(), None),
         Verdict::Busy => {
-            let words = "nobody can tell now whether the key is good; send v:<key> again";
+            let words = "nobody can tell now whether the key is good; send this line again";
             socket.refuse(&Refusal::new(Code::Busy, words), None);
         }
     }
@@ -74,10 +80,14 @@ fn complete(worker: &Rc<Worker>, socket: &Rc<Socket>, key: ApiKey, project: Proj
         return; // It went while we asked; nobody was told that it had come.
     }
     let project = shared.projects.enter(project);
-    let signed_in = SignedIn { key, project: Arc::clone(&project), epoch: now_us(), _slot: slot };
+    let signed_in =
+        SignedIn { key, project: Arc::clone(&project), epoch: Cell::new(now_us()), _slot: slot };
     socket.sign_in(signed_in);
     // Registered first: an edit of this moment finds the socket, or is in the document already.
     worker.registry.borrow_mut().sign_in(socket, &project);
+    if socket.said().is_some() {
+        return answer_hello(worker, socket);
+    }
     socket.tell(answer::write_signed_in);
     if let Some(sign_in) = Presence::of(socket, LineKind::SignIn) {
         presence::tell(worker, sign_in);
@@ -87,6 +97,31 @@ fn complete(worker: &Rc<Worker>, socket: &Rc<Socket>, key: ApiKey, project: Proj
     }
     let (worker, socket) = (Rc::clone(worker), Rc::clone(socket));
     worker.sessions.clone().spawn_local(send_document(worker, socket, project));
+}
+
+/// Answers a hello of a socket that is signed in: who it is now, and what holds.
+pub(crate) fn answer_hello(worker: &Rc<Worker>, socket: &Rc<Socket>) {
+    let Some(signed_in) = socket.signed_in() else { return };
+    level2::fence(worker, socket);
+    if let Some(sign_in) = Presence::of(socket, LineKind::SignIn) {
+        presence::tell(worker, sign_in);
+    }
+    if signed_in.project.wanted().is_some() {
+        return level2::welcome(worker, socket);
+    }
+    socket.asking.set(true);
+    let project = Arc::clone(&signed_in.project);
+    let (worker, socket) = (Rc::clone(worker), Rc::clone(socket));
+    worker.sessions.clone().spawn_local(async move {
+        let known = timeout(REVISION_WITHIN, know_document(&worker, &socket, &project));
+        let known = worker.drain_requested.run_until_cancelled(known).await;
+        level2::welcome(&worker, &socket);
+        socket.asking.set(false);
+        socket.stir();
+        if !matches!(known, Some(Ok(()))) {
+            send_document(worker, socket, project).await;
+        }
+    });
 }
 
 /// Gets the wanted document for a game that was the first of its project.

@@ -2,6 +2,7 @@
 //! the registry. No I/O: whoever changes something here wakes the session, which does the rest.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -10,6 +11,7 @@ use observer_wire::ids::short_hash;
 use observer_wire::{ApiKey, Code, Refusal, answer};
 
 use crate::documents::{Project, Stamp};
+use crate::level2::Said;
 use crate::numbers::Numbers;
 use crate::outbox::Outbox;
 use crate::slots::Slot;
@@ -31,6 +33,8 @@ pub(crate) struct Socket {
     pub(crate) random: u64,
     device: [u8; DEVICE_BYTES],
     signed_in: OnceCell<SignedIn>,
+    /// What a hello said, if one was sent: the socket is one of level 2.
+    said: RefCell<Option<Rc<Said>>>,
     /// A sign-in is under way; the socket is not read meanwhile.
     pub(crate) asking: Cell<bool>,
     /// It waits until fewer messages do; not read meanwhile.
@@ -59,8 +63,8 @@ pub(crate) struct SignedIn {
     pub(crate) key: ApiKey,
     /// The project that it opens.
     pub(crate) project: Arc<Project>,
-    /// When, in microseconds of our clock.
-    pub(crate) epoch: u64,
+    /// When the session began, in microseconds of our clock. Another session has a later one.
+    pub(crate) epoch: Cell<u64>,
     /// Counts against `limits.key_sockets_max`.
     pub(crate) _slot: Slot<ApiKey>,
 }
@@ -76,6 +80,7 @@ impl Socket {
             random,
             device,
             signed_in: OnceCell::new(),
+            said: RefCell::new(None),
             asking: Cell::new(false),
             held_back: Cell::new(false),
             unsettled: Cell::new(0),
@@ -94,13 +99,23 @@ impl Socket {
     }
 
     /// The device id that we made for this socket.
-    pub(crate) fn device(&self) -> &str {
+    pub(crate) fn made_device(&self) -> &str {
         std::str::from_utf8(&self.device).expect("letters and digits")
     }
 
     /// The session id that we made for this socket.
-    pub(crate) fn session(&self) -> &str {
-        &self.device()[2..]
+    pub(crate) fn made_session(&self) -> &str {
+        &self.made_device()[2..]
+    }
+
+    /// What the last hello said, if there was one.
+    pub(crate) fn said(&self) -> Option<Rc<Said>> {
+        self.said.borrow().clone()
+    }
+
+    /// A hello came.
+    pub(crate) fn say(&self, said: Said) {
+        *self.said.borrow_mut() = Some(Rc::new(said));
     }
 
     /// Who signed in here, if somebody did.
@@ -169,12 +184,21 @@ impl Socket {
 
     /// Says why, then closes once that is written. The first reason counts.
     pub(crate) fn close(&self, refusal: &Refusal, mid: Option<Mid<'_>>) {
+        self.close_until(refusal, mid, return_ms(refusal.code));
+    }
+
+    /// As [`Socket::close`]; a game of level 2 may come back after `return_ms`.
+    pub(crate) fn close_until(&self, refusal: &Refusal, mid: Option<Mid<'_>>, return_ms: u32) {
         if self.ended.get() || self.closing.replace(Some(refusal.code)).is_some() {
             return;
         }
         self.numbers.closed(refusal.code);
         let write = |out: &mut Vec<u8>| {
-            answer::write_error(out, refusal, mid, retry_ms(refusal.code));
+            if self.said.borrow().is_some() {
+                answer::write_close(out, refusal.code, return_ms);
+            } else {
+                answer::write_error(out, refusal, mid, retry_ms(refusal.code));
+            }
         };
         self.out.borrow_mut().append_last(write);
         self.stir();
@@ -234,6 +258,18 @@ impl Socket {
     }
 }
 
+/// When a game of level 2 may come back after its socket was closed, in milliseconds; 0 is not again
+/// in this run.
+fn return_ms(code: Code) -> u32 {
+    if matches!(code, Code::UnknownKey | Code::Revoked | Code::Replaced) {
+        0
+    } else if code == Code::TooManySockets {
+        10_000 // Others must go first.
+    } else {
+        1_000
+    }
+}
+
 /// When to come back after a refusal, if coming back helps.
 fn retry_ms(code: Code) -> Option<u32> {
     // Long enough for a full queue to move, short enough for a person who waits.
@@ -255,8 +291,8 @@ mod tests {
     #[test]
     fn device_and_session_bear_the_random_number() {
         let socket = socket(10);
-        assert_eq!(socket.device(), "s-0123456789abcdef");
-        assert_eq!(socket.session(), "0123456789abcdef");
+        assert_eq!(socket.made_device(), "s-0123456789abcdef");
+        assert_eq!(socket.made_session(), "0123456789abcdef");
     }
 
     #[test]

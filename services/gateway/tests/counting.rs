@@ -15,6 +15,7 @@ mod rig;
 
 use observer_bus::PublishError;
 use observer_chassis::{LogConfig, start_telemetry};
+use observer_wire::event::LineKind;
 use rig::{KEY, OTHER_KEY, Rig, eventually};
 
 /// Sum of a number over all its labels.
@@ -50,6 +51,22 @@ async fn every_line_in_has_exactly_one_outcome() {
         game.send(&format!("{line}\n\n")).await;
         game.line().await;
     }
+    // Level 2: a hello, a bad one, a drop report, a bad one, a state, a bad one, and a later release's.
+    let level_2 = [
+        format!("h:{KEY}:{{}}"),
+        format!("h:{KEY}:[]"),
+        format!("n:{KEY}:{{\"dropped\":{{\"queue\":2}}}}:g"),
+        format!("n:{KEY}:{{}}"),
+        format!("d:{KEY}:sleep"),
+        "a:x:1".into(),
+    ];
+    for line in &level_2 {
+        game.send(&format!("{line}\n")).await;
+        game.line().await;
+    }
+    game.send(&format!("d:{KEY}:back\n")).await;
+    // What is told of this must not meet the failures that follow.
+    eventually("it is told", || rig.bus.of_kind(LineKind::SignIn).len() == 3).await;
     for (error, start) in
         [(PublishError::Full, "ERR busy"), (PublishError::Refused("no".into()), "ERR busy")]
     {
@@ -63,10 +80,10 @@ async fn every_line_in_has_exactly_one_outcome() {
     let lines_in = sum(&rendered, "observer_lines_in_total");
     let accepted = sum(&rendered, "observer_lines_accepted_total");
     let refused = sum(&rendered, "observer_refused_total");
-    let expected = i64::try_from(lines.len()).unwrap() + 2 + 1 + 2;
+    let expected = i64::try_from(lines.len() + level_2.len() + 1).unwrap() + 2 + 1 + 2;
     assert_eq!(lines_in, expected, "{rendered}");
     assert_eq!(accepted + refused, expected, "{rendered}");
-    assert_eq!(accepted, 6, "{rendered}");
-    assert_eq!(sum(&rendered, "observer_records_accepted_total"), 3, "records, not variables");
+    assert_eq!(accepted, 9, "{rendered}");
+    assert_eq!(sum(&rendered, "observer_records_accepted_total"), 4, "records, not variables");
     assert_eq!(sum(&rendered, "observer_sockets"), 0);
 }

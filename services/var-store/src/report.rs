@@ -236,7 +236,7 @@ fn device_of(line: &Line<'_>) -> Option<Device> {
     Some(Device {
         device: head.device.to_string(),
         named: head.named,
-        name: sign_in.name,
+        name: sign_in.about.name.map(String::from),
         session: head.session.to_string(),
         epoch: head.epoch,
         gateway: sign_in.gateway,

@@ -302,6 +302,8 @@ pub enum Topic {
     LiveDevices(ProjectId),
     /// Gateways that are alive.
     Gateways,
+    /// What all gateways are told: [`observer_wire::ask::Control`].
+    Control,
 }
 
 /// What a listener gets.

@@ -115,6 +115,12 @@ impl Code {
         }
     }
 
+    /// The code of a name on the wire.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.name() == name)
+    }
+
     /// Whether the socket closes after this answer.
     #[must_use]
     pub fn closes(self) -> bool {
@@ -188,6 +194,12 @@ pub fn write_error(
     out.push(b'\n');
 }
 
+/// Writes the last words to a game that said hello: `x:<code>:<retry_ms>`; 0 is "not again in this
+/// run".
+pub fn write_close(out: &mut Vec<u8>, code: Code, retry_ms: u32) {
+    out.extend_from_slice(format!("x:{}:{retry_ms}\n", code.name()).as_bytes());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,5 +223,16 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), Code::ALL.len());
+        for code in Code::ALL {
+            assert_eq!(Code::named(code.name()), Some(code));
+        }
+        assert_eq!(Code::named("well"), None);
+    }
+
+    #[test]
+    fn last_words_are_a_code_and_a_time() {
+        let mut out = Vec::new();
+        write_close(&mut out, Code::Draining, 1500);
+        assert_eq!(out, b"x:draining:1500\n");
     }
 }

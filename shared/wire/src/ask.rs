@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::edit::{Document, Scope, Wanted};
 use crate::key::{ApiKey, ProjectId};
+use crate::sending::Sending;
 
 /// Asked of api by a gateway: may this key sign in?
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -218,6 +219,32 @@ pub struct LiveDevices {
     pub devices: Vec<DeviceView>,
     /// Ids that are no longer kept.
     pub removed: Vec<String>,
+}
+
+/// Broadcast to all gateways.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Control {
+    /// A session of a device signed in: older sockets of it are to be closed.
+    SignedIn {
+        /// Of which project.
+        project: ProjectId,
+        /// The device of the hello.
+        device: String,
+        /// The session of the hello.
+        session: String,
+        /// When it signed in, in microseconds of its gateway's clock.
+        epoch: u64,
+    },
+    /// Games are told what to send.
+    Send {
+        /// Of which project.
+        project: ProjectId,
+        /// Only this device; all when missing.
+        device: Option<String>,
+        /// What.
+        sending: Sending,
+    },
 }
 
 /// Broadcast by each gateway every few seconds: devices that it holds are online.

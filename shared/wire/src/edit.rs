@@ -166,6 +166,12 @@ impl Edit {
         if let Some(raw) = &self.raw {
             return raw.get().as_bytes().to_vec();
         }
+        self.changes_json()
+    }
+
+    /// The edit as a device of level 2 gets it: an array of the changes, whoever made it.
+    #[must_use]
+    pub fn changes_json(&self) -> Vec<u8> {
         let values: Vec<_> = self
             .changes
             .iter()
@@ -202,6 +208,16 @@ pub fn push_frame(out: &mut Vec<u8>, key: ApiKey, json: &[u8]) {
     out.push(b':');
     payload::encode(json, out);
     out.push(b'\n');
+}
+
+/// Writes a level 2 frame: `v:<key>:<payload>:<rev>:<base>` and a newline. `payload` is encoded
+/// already: many sockets get the same.
+pub fn write_wanted(out: &mut Vec<u8>, key: ApiKey, payload: &[u8], (rev, base): (u64, u64)) {
+    out.extend_from_slice(b"v:");
+    out.extend_from_slice(key.as_str().as_bytes());
+    out.push(b':');
+    out.extend_from_slice(payload);
+    out.extend_from_slice(format!(":{rev}:{base}\n").as_bytes());
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+use crate::hello::About;
 use crate::key::{ApiKey, ProjectId};
 
 /// Version of the format. A reader refuses any other.
@@ -37,7 +38,7 @@ pub enum LineKind {
     Reported,
     /// A device signed in; the payload is a [`SignIn`].
     SignIn,
-    /// A device's socket ended; the payload is `{}`.
+    /// A device's socket ended; the payload is a [`Gone`].
     Gone,
 }
 
@@ -98,9 +99,33 @@ fn is_empty(list: &Cow<'_, [u32]>) -> bool {
 pub struct SignIn {
     /// The gateway that holds the socket; while it announces itself, the device is online.
     pub gateway: String,
-    /// What people call the device.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
+    /// What its hello said, for people.
+    #[serde(flatten)]
+    pub about: About,
+    /// The game is in the background.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub background: bool,
+}
+
+/// Payload of [`LineKind::Gone`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gone {
+    /// How it went.
+    #[serde(default)]
+    pub state: GoneState,
+}
+
+/// How a socket ended, as far as the game said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GoneState {
+    /// Nobody said that it would.
+    #[default]
+    Lost,
+    /// The game was in the background: phones end such sockets.
+    Suspended,
+    /// The game said goodbye.
+    Ended,
 }
 
 #[derive(Serialize, Deserialize)]

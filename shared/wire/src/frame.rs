@@ -50,14 +50,42 @@ pub enum Frame<'a> {
     Logs(Body<'a>),
     /// `i:<key>:<json>[:<mid>]`: variables as they are on the device.
     Vars(Body<'a>),
+    /// `h:<key>:<json>`: sign in, and say who is there: [`crate::hello`].
+    Hello(Body<'a>),
+    /// `n:<key>:<json>[:<mid>]`: what the game had to drop: [`crate::dropped`].
+    Dropped(Body<'a>),
+    /// `d:<key>:back`, `front` or `bye`: what becomes of the game.
+    State {
+        /// The key, if the text can be one.
+        key: Option<ApiKey>,
+        /// What becomes of it.
+        state: GameState,
+    },
     /// `p:<n>`: echoed back as it is.
     Ping {
         /// The whole line.
         line: &'a [u8],
     },
+    /// `a:`, `r:`, `s:` or `f:`: lines of a later release. They are known so that they are not taken
+    /// for something else.
+    Later {
+        /// The letter.
+        tag: char,
+    },
 }
 
-/// What `l:` and `i:` lines carry.
+/// What becomes of the game, in its own words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GameState {
+    /// It went to the background, and may be silent or gone from now on.
+    Back,
+    /// It came back.
+    Front,
+    /// It is ending.
+    Bye,
+}
+
+/// What `l:`, `i:`, `h:` and `n:` lines carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Body<'a> {
     /// The key, if the text can be one.
@@ -88,7 +116,8 @@ impl<'a> Frame<'a> {
     ///
     /// # Errors
     ///
-    /// [`Code::UnknownLine`], [`Code::BadMid`], or [`Code::BadJson`] for words behind plain JSON.
+    /// [`Code::UnknownLine`], [`Code::BadMid`], [`Code::BadShape`], or [`Code::BadJson`] for words
+    /// behind plain JSON.
     pub fn parse(line: &'a [u8]) -> Result<Self, RefusedLine<'a>> {
         let Some((tag, rest)) = split_field(line) else {
             return Err(unknown_line().into());
@@ -97,14 +126,33 @@ impl<'a> Frame<'a> {
             b"v" => Ok(Self::SignIn { key: ApiKey::parse(rest).ok() }),
             b"l" => parse_body(rest).map(Self::Logs),
             b"i" => parse_body(rest).map(Self::Vars),
+            b"h" => parse_body(rest).map(Self::Hello),
+            b"n" => parse_body(rest).map(Self::Dropped),
+            b"d" => parse_state(rest),
             b"p" => Ok(Self::Ping { line }),
+            b"a" | b"r" | b"s" | b"f" => Ok(Self::Later { tag: char::from(tag[0]) }),
             _ => Err(unknown_line().into()),
         }
     }
 }
 
 fn unknown_line() -> Refusal {
-    Refusal::new(Code::UnknownLine, "lines begin with v:<key>, l:<key>:, i:<key>: or p:")
+    let words = "lines begin with v:<key>, h:<key>:, l:<key>:, i:<key>:, n:<key>:, d:<key>: or p:";
+    Refusal::new(Code::UnknownLine, words)
+}
+
+fn parse_state(rest: &[u8]) -> Result<Frame<'_>, RefusedLine<'_>> {
+    let (key, word) = split_field(rest).unwrap_or((rest, b""));
+    let state = match word {
+        b"back" => GameState::Back,
+        b"front" => GameState::Front,
+        b"bye" => GameState::Bye,
+        _ => {
+            let words = "after the key comes back, front or bye, as d:<key>:back";
+            return Err(Refusal::new(Code::BadShape, words).into());
+        }
+    };
+    Ok(Frame::State { key: ApiKey::parse(key).ok(), state })
 }
 
 fn split_field(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -148,6 +196,8 @@ fn split_json(rest: &[u8]) -> Result<(Payload<'_>, Option<&[u8]>), RefusedLine<'
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const KEY: &str = "0123456789ab";
@@ -190,11 +240,33 @@ mod tests {
     }
 
     #[test]
+    fn lines_of_level_2_are_told_apart() {
+        let key = ApiKey::parse(KEY.as_bytes()).ok();
+        let body = Body { key, payload: Payload::Json(b"{}"), mid: None };
+        assert_eq!(Frame::parse(b"h:0123456789ab:{}"), Ok(Frame::Hello(body)));
+        assert_eq!(Frame::parse(b"n:0123456789ab:{}"), Ok(Frame::Dropped(body)));
+        for (line, state) in [
+            ("d:0123456789ab:back", GameState::Back),
+            ("d:0123456789ab:front", GameState::Front),
+            ("d:0123456789ab:bye", GameState::Bye),
+        ] {
+            assert_eq!(Frame::parse(line.as_bytes()), Ok(Frame::State { key, state }));
+        }
+        for line in ["a:0123456789ab:7", "r:x", "s:", "f:0123456789ab:…"] {
+            let tag = line.chars().next().unwrap();
+            assert_eq!(Frame::parse(line.as_bytes()), Ok(Frame::Later { tag }));
+        }
+    }
+
+    #[test]
     fn a_line_that_is_no_frame_is_refused_by_name() {
         for (line, code) in [
             ("hello", Code::UnknownLine),
             ("z:0123456789ab:x", Code::UnknownLine),
             ("l:0123456789ab", Code::BadShape),
+            ("h:0123456789ab", Code::BadShape),
+            ("d:0123456789ab", Code::BadShape),
+            ("d:0123456789ab:sleep", Code::BadShape),
             ("l:0123456789ab:[1", Code::BadJson),
             ("l:0123456789ab:[1] x", Code::BadJson),
             ("l:0123456789ab:W10=:", Code::BadMid),
@@ -210,5 +282,16 @@ mod tests {
         let longest = "x".repeat(MID_BYTES_MAX);
         assert_eq!(Mid::parse(longest.as_bytes()).unwrap().as_str(), longest);
         assert!(Mid::parse("x".repeat(MID_BYTES_MAX + 1).as_bytes()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_frame_or_refused_without_a_panic(
+            tag in prop_oneof![Just("h:"), Just("d:"), Just("n:"), Just("l:"), Just("a:"), Just("")],
+            rest in proptest::collection::vec(any::<u8>(), 0..64),
+        ) {
+            let line = [tag.as_bytes(), &rest].concat();
+            let _parsed = Frame::parse(&line);
+        }
     }
 }

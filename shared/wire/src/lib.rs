@@ -9,6 +9,8 @@
 //! 4. [`event`]: the checked bytes are copied, as they came, into the message that travels on the bus.
 //! 5. [`record`]: the indexer reads the recognised fields of each record.
 //!
+//! [`hello`], [`dropped`] and [`sending`] are the payloads of level 2; [`server`] is what a game gets.
+//!
 //! And of one edit: [`edit`] is what an operator asked for, [`value`] decides what equals what, and
 //! [`edit::push_frame`] is what the game gets.
 //!
@@ -18,9 +20,11 @@
 pub mod answer;
 pub mod ask;
 pub mod declare;
+pub mod dropped;
 pub mod edit;
 pub mod event;
 pub mod frame;
+pub mod hello;
 pub mod ids;
 mod json;
 pub mod key;
@@ -29,6 +33,8 @@ pub mod line;
 pub mod payload;
 pub mod record;
 pub mod records;
+pub mod sending;
+pub mod server;
 pub mod subject;
 pub mod text;
 pub mod time;

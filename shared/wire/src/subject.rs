@@ -16,6 +16,8 @@ pub const LIVE_VARS: &str = "observer.live.vars";
 pub const LIVE_DEVICES: &str = "observer.live.devices";
 /// Gateways that say they are alive.
 pub const GATEWAYS: &str = "observer.control.gateways";
+/// What all gateways are told: who signed in, and what games shall send.
+pub const CONTROL: &str = "observer.control.sockets";
 /// Requests for keys, answered by api.
 pub const ASK_KEYS: &str = "observer.ask.keys";
 /// Requests for variables, answered by var-store.

@@ -7,6 +7,7 @@ mod accounts;
 mod accounts_redis;
 mod bus;
 mod dependencies;
+mod faults;
 mod logs;
 mod logs_elastic;
 mod vars;

@@ -9,7 +9,7 @@ use observer_bus::{
     Bus, BusError, Consumer, Cursor, DeadLetters, Durable, Heard, Listener, LiveLogs, Outgoing,
     PublishError, Published, ReplayedEdit, RequestError, Requests, Service, Stream, Topic,
 };
-use observer_wire::ask::{KeyAnswer, KeyAsk, VarsAnswer, VarsAsk};
+use observer_wire::ask::{Control, KeyAnswer, KeyAsk, VarsAnswer, VarsAsk};
 use observer_wire::edit::{Document, Edit};
 use observer_wire::event::{Event, LineKind};
 use observer_wire::{ApiKey, ProjectId};
@@ -21,6 +21,8 @@ pub(crate) struct SeenLine {
     pub(crate) kind: LineKind,
     pub(crate) id: String,
     pub(crate) device: String,
+    pub(crate) session: String,
+    pub(crate) named: bool,
     pub(crate) epoch: u64,
     pub(crate) seq: u64,
     pub(crate) again: bool,
@@ -51,6 +53,7 @@ pub(crate) struct FakeBus {
     /// A request for a key takes a permit.
     lookups: Semaphore,
     edits: broadcast::Sender<Heard>,
+    control: broadcast::Sender<Heard>,
 }
 
 const PLENTY: usize = 1 << 20;
@@ -62,6 +65,7 @@ impl FakeBus {
             publishes: Semaphore::new(PLENTY),
             lookups: Semaphore::new(PLENTY),
             edits: broadcast::Sender::new(1024),
+            control: broadcast::Sender::new(1024),
         })
     }
 
@@ -110,9 +114,15 @@ impl FakeBus {
         self.edits.send(Heard::Resync).ok();
     }
 
-    /// Whether the gateway listens to edits.
+    /// Whether the gateway listens to edits, and to what all gateways are told.
     pub(crate) fn is_listened_to(&self) -> bool {
-        self.edits.receiver_count() > 0
+        self.edits.receiver_count() > 0 && self.control.receiver_count() > 0
+    }
+
+    /// All gateways are told.
+    pub(crate) fn tell_gateways(&self, control: &Control) {
+        let bytes = serde_json::to_vec(control).unwrap();
+        self.control.send(Heard::Message(bytes.into())).ok();
     }
 
     /// The next publishes fail so, one after the other.
@@ -163,6 +173,8 @@ impl FakeBus {
                 kind: line.head.kind,
                 id: line.head.id.into_owned(),
                 device: line.head.device.into_owned(),
+                session: line.head.session.into_owned(),
+                named: line.head.named,
                 epoch: line.head.epoch,
                 seq: line.head.seq,
                 again: line.head.again,
@@ -196,13 +208,20 @@ impl Bus for FakeBus {
         unimplemented!("a gateway consumes nothing")
     }
 
-    async fn broadcast(&self, topic: Topic, _: Bytes) -> Result<(), BusError> {
+    async fn broadcast(&self, topic: Topic, payload: Bytes) -> Result<(), BusError> {
+        if topic == Topic::Control {
+            self.control.send(Heard::Message(payload)).ok();
+            return Ok(());
+        }
         assert_eq!(topic, Topic::Gateways);
         self.with(|told| told.signs_of_life += 1);
         Ok(())
     }
 
     async fn listen(&self, topic: Topic) -> Result<Box<dyn Listener>, BusError> {
+        if topic == Topic::Control {
+            return Ok(Box::new(FakeListener(self.control.subscribe())));
+        }
         assert_eq!(topic, Topic::Edits);
         Ok(Box::new(FakeListener(self.edits.subscribe())))
     }

@@ -3,11 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod answers;
+mod conformance;
 mod drain;
 mod edits;
 mod embedded;
 mod fake_bus;
 mod game;
+mod level2;
 mod lines;
 mod rig;
 mod sign_in;

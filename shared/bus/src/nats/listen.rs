@@ -23,6 +23,7 @@ fn subject_of(topic: Topic) -> String {
         Topic::LiveVars(project) => subject::of_project(subject::LIVE_VARS, project),
         Topic::LiveDevices(project) => subject::of_project(subject::LIVE_DEVICES, project),
         Topic::Gateways => subject::GATEWAYS.to_owned(),
+        Topic::Control => subject::CONTROL.to_owned(),
     }
 }
 

@@ -190,6 +190,7 @@ pub(super) async fn broadcast_reaches_all_who_listen_to_its_topic(adapter: Adapt
         Topic::LiveVars(PROJECT(2)),
         Topic::LiveDevices(PROJECT(1)),
         Topic::Gateways,
+        Topic::Control,
     ];
     let mut listeners = Vec::new();
     for topic in topics {

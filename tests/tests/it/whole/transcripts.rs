@@ -1,8 +1,11 @@
 //! The transcripts of PROTOCOL.md, played against the product: the page tells the truth.
 
-use observer_tests::game::{Game, LINE_WITHIN};
+use std::collections::BTreeMap;
 
-use super::Stack;
+use observer_tests::game::{Game, LINE_WITHIN};
+use observer_tests::http::Api;
+
+use super::{Stack, one_edit};
 
 const PROTOCOL: &str =
     include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/wire/PROTOCOL.md"));
@@ -10,37 +13,75 @@ const PROTOCOL: &str =
 /// The key that the page is written with.
 const KEY: &str = "0123456789ab";
 
-/// Transcripts that can be played: those in which nobody edits a value.
 fn transcripts() -> Vec<&'static str> {
     let blocks = PROTOCOL.split("```text\n").skip(1);
-    let blocks = blocks.map(|block| block.split("```").next().unwrap());
-    blocks.filter(|block| !block.contains("< v:")).collect()
+    blocks.map(|block| block.split("```").next().unwrap()).collect()
 }
 
 #[tokio::test]
 async fn transcripts_of_the_protocol_are_what_happens() {
     let transcripts = transcripts();
-    assert!(transcripts.len() >= 4, "the page has lost its transcripts");
+    assert!(transcripts.len() >= 18, "the page has lost its transcripts");
     let mut stack = Stack::embedded().await;
     let api = stack.api().await;
     for transcript in transcripts {
         let key = api.new_key().await;
+        let mut games = BTreeMap::new();
         let mut game = stack.connect().await;
-        if !transcript.contains("> v:") {
+        if !transcript.contains("> v:") && !transcript.contains("> h:") {
             game.send_line(&format!("v:{key}")).await.unwrap();
             assert_eq!(game.read_line(LINE_WITHIN).await.unwrap(), "OK");
         }
-        play(&mut game, &transcript.replace(KEY, &key)).await;
+        games.insert("", game);
+        if transcript.contains(">2 ") {
+            games.insert("2", stack.connect().await);
+        }
+        let transcript = transcript.replace(KEY, &key);
+        for line in transcript.lines() {
+            play(&api, &key, &mut games, line).await;
+        }
     }
 }
 
-/// Sends what stands behind `>`, and reads what stands behind `<`, line by line.
-async fn play(game: &mut Game, transcript: &str) {
-    for line in transcript.lines() {
-        if let Some(sent) = line.strip_prefix("> ") {
-            game.send_line(sent).await.unwrap();
-        } else if let Some(expected) = line.strip_prefix("< ") {
-            assert_eq!(game.read_line(LINE_WITHIN).await.unwrap(), expected, "in\n{transcript}");
+/// Sends what stands behind `>`, reads what stands behind `<`, sets what stands behind `=`.
+async fn play(api: &Api, key: &str, games: &mut BTreeMap<&str, Game>, line: &str) {
+    if let Some(set) = line.strip_prefix("= ") {
+        let [name, kind, value] = set.split(' ').collect::<Vec<_>>()[..] else {
+            panic!("= name type value, not {line}");
+        };
+        let edited = api.edit(key, &one_edit(name, kind, value)).await.unwrap();
+        assert_eq!(edited.status, 200, "{}", edited.text);
+        return;
+    }
+    let Some((socket, said)) = line[1..].split_once([' ', '(']) else { return };
+    let game = games.get_mut(socket).unwrap_or_else(|| panic!("no socket for {line}"));
+    match (&line[..1], said) {
+        (">", sent) => game.send_line(sent).await.unwrap(),
+        ("<", "closed)") => assert!(game.read_line(LINE_WITHIN).await.is_err(), "{line}"),
+        ("<", expected) => {
+            let read = game.read_line(LINE_WITHIN).await.unwrap();
+            assert!(fits(&read, expected), "expected {expected}\nand read {read}");
         }
+        _ => {}
+    }
+}
+
+/// Whether `line` is `pattern`, in which `…` is any text.
+fn fits(line: &str, pattern: &str) -> bool {
+    let Some((start, rest)) = pattern.split_once('…') else { return line == pattern };
+    let Some(line) = line.strip_prefix(start) else { return false };
+    (0..=line.len()).filter(|at| line.is_char_boundary(*at)).any(|at| fits(&line[at..], rest))
+}
+
+#[test]
+fn any_text_stands_where_the_page_says_so() {
+    for (line, pattern, good) in [
+        ("OK", "OK", true),
+        ("OK 1", "OK", false),
+        ("h:k:{\"a\":1}", "h:k:{…}", true),
+        ("h:k:{\"a\":1}", "h:k:{…\"a\"…", true),
+        ("h:k:{\"a\":1}", "h:k:{…\"b\"…", false),
+    ] {
+        assert_eq!(fits(line, pattern), good, "{line} {pattern}");
     }
 }

@@ -1,0 +1,84 @@
+//! Processes that are killed (`SIGKILL`) while devices send.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::{Load, Row, random_moment};
+use crate::device::below;
+use crate::stack::{Cluster, ClusterOptions, Embedded};
+
+/// Within this time after full service, a kill strikes.
+const STRIKES_WITHIN: Duration = Duration::from_secs(3);
+
+/// `observer serve` is killed and started again on its files.
+///
+/// # Panics
+///
+/// When it does not come back to full service.
+pub async fn embedded_is_killed(cycles: usize) -> Row {
+    let mut embedded = Embedded::start().await;
+    let mut load = Load::start(&embedded.api().await, &[embedded.game_address().await]).await;
+    for _ in 0..cycles {
+        random_moment(STRIKES_WITHIN).await;
+        embedded.process.kill();
+        embedded.process.restart();
+        embedded.up().await;
+        load.addresses.set(&[embedded.game_address().await]);
+        load.healed().await;
+    }
+    load.judge("embedded SIGKILL", cycles, &embedded.api().await).await
+}
+
+/// T01: one of two gateways is killed and started again, at random.
+///
+/// # Panics
+///
+/// When the devices do not come back to full service.
+pub async fn gateway_is_killed(cycles: usize) -> Row {
+    let mut cluster = small_cluster().await;
+    let api = cluster.api().await;
+    let addresses = gateway_addresses(&mut cluster).await;
+    let mut load = Load::start(&api, &addresses).await;
+    for _ in 0..cycles {
+        random_moment(STRIKES_WITHIN).await;
+        let number = below(cluster.gateways.len());
+        cluster.gateways[number].kill();
+        cluster.gateways[number].restart();
+        load.addresses.set(&gateway_addresses(&mut cluster).await);
+        load.healed().await;
+    }
+    load.judge("T01 gateway SIGKILL", cycles, &api).await
+}
+
+/// T02: nats-server is killed and started again on its files.
+///
+/// # Panics
+///
+/// When the devices do not come back to full service.
+pub async fn nats_is_killed(cycles: usize) -> Row {
+    let mut cluster = small_cluster().await;
+    let api = cluster.api().await;
+    let addresses = gateway_addresses(&mut cluster).await;
+    let mut load = Load::start(&api, &addresses).await;
+    for _ in 0..cycles {
+        random_moment(STRIKES_WITHIN).await;
+        cluster.nats.kill();
+        cluster.nats.restart().await;
+        load.healed().await;
+    }
+    load.judge("T02 nats-server SIGKILL", cycles, &api).await
+}
+
+/// Two gateways, and one of what else is needed.
+pub(super) async fn small_cluster() -> Cluster {
+    let options = ClusterOptions { log_indexers: 1, var_stores: 1, ..ClusterOptions::default() };
+    Cluster::start(options).await
+}
+
+pub(super) async fn gateway_addresses(cluster: &mut Cluster) -> Vec<SocketAddr> {
+    let mut addresses = Vec::new();
+    for gateway in &mut cluster.gateways {
+        addresses.push(gateway.address("gateway").await);
+    }
+    addresses
+}

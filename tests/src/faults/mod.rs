@@ -1,0 +1,180 @@
+//! Faults under load: each is a function with its size as a parameter, which returns what happened as
+//! a row of the table in `docs/reliability.md`. Small, they are ordinary tests; at full size they are
+//! `make test-faults`.
+
+mod killed;
+mod network;
+mod still;
+mod stopped;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::device::{Addresses, Fleet, FleetOptions, Kept, Project, below};
+use crate::http::Api;
+use crate::laws::{Counts, Verdict, judge, read_until_stable};
+
+pub use killed::{embedded_is_killed, gateway_is_killed, nats_is_killed};
+pub use network::{broken_connections, sliced_network};
+pub use still::nats_stands_still;
+pub use stopped::{half_a_line_at_the_end, rolling_restart};
+
+/// Time for full service after a fault is healed. Above the promise of the table, which the row tells:
+/// the machine may be busy with builds.
+const SERVED_WITHIN: Duration = Duration::from_mins(1);
+
+/// Time for every line to have its final answer once no more are made.
+const SETTLED_WITHIN: Duration = Duration::from_mins(1);
+
+/// What one fault did.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Which fault.
+    pub name: &'static str,
+    /// How often.
+    pub cycles: usize,
+    /// The laws.
+    pub verdict: Verdict,
+    /// Answers that devices got, by what they said.
+    pub answers: BTreeMap<String, u64>,
+    /// The counting law, where no process was killed.
+    pub counts: Option<Counts>,
+    /// Longest time from healing to full service.
+    pub full_service: Duration,
+}
+
+impl Row {
+    /// # Panics
+    ///
+    /// When a law is broken, or nothing was acknowledged.
+    pub fn must_hold(&self) {
+        assert!(self.verdict.holds(), "{}: {:?}", self.name, self.verdict);
+        assert!(self.verdict.acknowledged > 0, "{}: nothing was acknowledged", self.name);
+        if let Some(counts) = self.counts {
+            assert!(counts.are_covered(), "{}: {counts:?}", self.name);
+        }
+    }
+
+    /// How often devices were answered so.
+    #[must_use]
+    pub fn answered(&self, answer: &str) -> u64 {
+        self.answers.get(answer).copied().unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, cycles, verdict, full_service, .. } = self;
+        let (acknowledged, stored) = (verdict.acknowledged, verdict.stored);
+        let (lost, duplicates) = (verdict.lost.len(), verdict.duplicates.len());
+        let seconds = full_service.as_secs_f32();
+        write!(
+            f,
+            "| {name} | {cycles} | {acknowledged} | {stored} | {lost} | {duplicates} | {seconds:.1} |"
+        )
+    }
+}
+
+/// Devices of two projects that send all the time.
+struct Load {
+    fleet: Fleet,
+    addresses: Addresses,
+    full_service: Duration,
+}
+
+impl Load {
+    /// Starts, and returns once every device is served.
+    async fn start(api: &Api, addresses: &[SocketAddr]) -> Self {
+        let projects = [Project::new(&api.new_key().await), Project::new(&api.new_key().await)];
+        let addresses = Addresses::new(addresses);
+        let fleet = Fleet::start(&FleetOptions::new(&projects), &addresses);
+        fleet.full_service(Instant::now(), SERVED_WITHIN).await;
+        Self { fleet, addresses, full_service: Duration::ZERO }
+    }
+
+    /// The fault is healed now: waits until every device is served again.
+    async fn healed(&mut self) {
+        let took = self.fleet.full_service(Instant::now(), SERVED_WITHIN).await;
+        self.full_service = self.full_service.max(took);
+    }
+
+    /// Waits for every answer, and compares with what is stored.
+    async fn judge(self, name: &'static str, cycles: usize, api: &Api) -> Row {
+        let kept = self.fleet.settle(SETTLED_WITHIN).await;
+        let quiet = if cycles < FULL_CYCLES_MIN { QUIET_SMALL } else { QUIET_FULL };
+        let found = read_until_stable(api, &kept, quiet).await;
+        Row {
+            name,
+            cycles,
+            verdict: judge(&kept, &found),
+            answers: answers(&kept),
+            counts: None,
+            full_service: self.full_service,
+        }
+    }
+}
+
+/// Cycles from which a fault is at full size.
+const FULL_CYCLES_MIN: usize = 10;
+
+/// Time for which nothing may change in the store before it is judged.
+const QUIET_SMALL: Duration = Duration::from_millis(500);
+
+/// The same at full size: longer than a broker waits before it gives an event away again, which would
+/// show duplicates that come late.
+const QUIET_FULL: Duration = Duration::from_secs(20);
+
+fn answers(kept: &[Kept]) -> BTreeMap<String, u64> {
+    let mut answers = BTreeMap::new();
+    for (answer, count) in kept.iter().flat_map(|kept| &kept.answers) {
+        *answers.entry(answer.clone()).or_default() += count;
+    }
+    answers
+}
+
+/// A moment within `bound`, at random: when a fault strikes is not for the test to choose.
+async fn random_moment(bound: Duration) {
+    let millis = below(usize::try_from(bound.as_millis()).unwrap_or(usize::MAX));
+    tokio::time::sleep(Duration::from_millis(millis as u64)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(verdict: Verdict) -> Row {
+        let (answers, full_service) = (BTreeMap::new(), Duration::from_millis(1250));
+        Row { name: "T00 a fault", cycles: 3, verdict, answers, counts: None, full_service }
+    }
+
+    #[test]
+    fn a_row_is_a_line_of_the_table() {
+        let row = row(Verdict { acknowledged: 8, stored: 10, ..Verdict::default() });
+        row.must_hold();
+        assert_eq!(row.to_string(), "| T00 a fault | 3 | 8 | 10 | 0 | 0 | 1.2 |");
+    }
+
+    #[test]
+    #[should_panic(expected = "lost: [\"x\"]")]
+    fn a_row_with_a_lost_record_fails() {
+        let lost = vec!["x".to_owned()];
+        row(Verdict { acknowledged: 8, lost, ..Verdict::default() }).must_hold();
+    }
+
+    #[test]
+    #[should_panic(expected = "nothing was acknowledged")]
+    fn a_row_in_which_nothing_happened_fails() {
+        row(Verdict::default()).must_hold();
+    }
+
+    #[test]
+    #[should_panic(expected = "accepted: 1")]
+    fn a_row_with_more_records_than_were_accepted_fails() {
+        let counts = Some(Counts { accepted: 1, stored: 2, ..Counts::default() });
+        Row { counts, ..row(Verdict { acknowledged: 1, ..Verdict::default() }) }.must_hold();
+    }
+}

@@ -1,0 +1,53 @@
+//! The faults at full size, one after the other, each with its row for `docs/reliability.md`.
+
+#![cfg(test)] // As in "it".
+
+use std::time::Duration;
+
+use observer_tests::faults::{
+    Row, broken_connections, embedded_is_killed, gateway_is_killed, nats_is_killed,
+    nats_stands_still, rolling_restart, sliced_network,
+};
+
+#[expect(clippy::print_stdout, reason = "the rows are what this program is run for")]
+fn told(row: &Row) {
+    println!("{row} {:?}", row.answers);
+    row.must_hold();
+}
+
+#[tokio::test]
+async fn embedded_form_killed_50_times() {
+    told(&embedded_is_killed(50).await);
+}
+
+#[tokio::test]
+async fn gateway_killed_50_times() {
+    told(&gateway_is_killed(50).await);
+}
+
+#[tokio::test]
+async fn nats_killed_30_times() {
+    told(&nats_is_killed(30).await);
+}
+
+#[tokio::test]
+async fn nats_stands_still_for_20_seconds_3_times() {
+    told(&nats_stands_still(3, Duration::from_secs(20)).await);
+}
+
+#[tokio::test]
+async fn connections_reset_and_cut_100_times() {
+    told(&broken_connections(100).await);
+}
+
+#[tokio::test]
+async fn slices_of_a_few_bytes() {
+    told(&sliced_network(20).await);
+}
+
+#[tokio::test]
+async fn gateways_restarted_in_turn_10_rounds() {
+    let row = rolling_restart(10).await;
+    told(&row);
+    assert_eq!(row.answered("timeout"), 0, "{:?}", row.answers);
+}

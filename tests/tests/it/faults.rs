@@ -1,0 +1,64 @@
+//! What was acknowledged survives faults under load, in few cycles. At full size: `make test-faults`.
+
+use std::time::Duration;
+
+use observer_tests::faults::{
+    broken_connections, embedded_is_killed, gateway_is_killed, half_a_line_at_the_end,
+    nats_is_killed, nats_stands_still, rolling_restart, sliced_network,
+};
+
+#[tokio::test]
+async fn nothing_acknowledged_is_lost_when_the_embedded_form_is_killed() {
+    embedded_is_killed(2).await.must_hold();
+}
+
+#[tokio::test]
+async fn nothing_acknowledged_is_lost_when_a_gateway_is_killed() {
+    gateway_is_killed(2).await.must_hold();
+}
+
+#[tokio::test]
+async fn nothing_acknowledged_is_lost_when_nats_is_killed() {
+    nats_is_killed(1).await.must_hold();
+}
+
+#[tokio::test]
+async fn nothing_is_acknowledged_while_nats_stands_still_and_nothing_lost() {
+    let row = nats_stands_still(1, Duration::from_secs(9)).await;
+    row.must_hold();
+    assert!(row.answered("timeout") + row.answered("busy") > 0, "{:?}", row.answers);
+}
+
+#[tokio::test]
+async fn nothing_acknowledged_is_lost_when_connections_are_reset_and_cut() {
+    broken_connections(3).await.must_hold();
+}
+
+#[tokio::test]
+async fn lines_in_slices_of_a_few_bytes_are_read_right() {
+    sliced_network(2).await.must_hold();
+}
+
+#[tokio::test]
+async fn gateways_are_restarted_in_turn_without_a_timeout() {
+    let row = rolling_restart(1).await;
+    row.must_hold();
+    assert_eq!(row.answered("timeout"), 0, "{:?}", row.answers);
+}
+
+#[tokio::test]
+async fn half_a_line_at_the_end_is_refused_and_not_stored() {
+    let half = half_a_line_at_the_end(false).await;
+    assert_eq!((half.code, half.stored), (Some(0), 0));
+    let [answer] = &half.answers[..] else { panic!("{half:?}") };
+    assert!(answer.starts_with("ERR draining "), "{answer}");
+}
+
+#[tokio::test]
+async fn a_line_that_becomes_whole_at_the_end_is_stored_or_refused() {
+    let half = half_a_line_at_the_end(true).await;
+    let accepted = half.answers.iter().any(|answer| answer == "OK half");
+    assert_eq!((half.code, half.stored), (Some(0), usize::from(accepted)), "{half:?}");
+    let last = half.answers.last().expect("not closed without a word");
+    assert!(last.starts_with("ERR draining "), "{last}");
+}
