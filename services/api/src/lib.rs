@@ -4,6 +4,7 @@
 //! ```text
 //! browser ──HTTP──> router ─> guard ─┬─> users             ──> account store
 //!                                    ├─> logs              ──> log store
+//!                                    ├─> dead_letters      ──> bus
 //!                                    ├─> vars, edits       ──> bus (asked) ──> var-store
 //!                                    └─> stream, ws <── live <── bus (live)
 //! gateway ──bus (asked)──> keys ──> account store
@@ -21,6 +22,7 @@ mod app;
 mod assets;
 mod config;
 mod connections;
+mod dead_letters;
 mod edits;
 mod feed;
 mod filter;

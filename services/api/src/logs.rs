@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use observer_store::logs::{LogPage, LogQuery, PAGE_MAX, Position};
+use observer_store::logs::{LogPage, LogQuery, Position};
 
 use crate::app::App;
 use crate::filter::Filter;
@@ -33,17 +33,11 @@ pub(crate) async fn list(
         until: params.time("until")?,
         level,
         device,
-        limit: read_limit(&params)?,
+        limit: params.limit(PAGE_DEFAULT)?,
         before: read_cursor(&params)?,
     };
     let page = app.ports.logs.search(&query).await?;
     Ok(Json(write_page(&page)))
-}
-
-fn read_limit(params: &Params) -> Result<usize, ApiError> {
-    let Some(text) = params.text("limit") else { return Ok(PAGE_DEFAULT) };
-    let limit = text.parse().ok().filter(|limit| (1..=PAGE_MAX).contains(limit));
-    limit.ok_or_else(|| ApiError::field("limit", format!("expected a number of 1 to {PAGE_MAX}")))
 }
 
 fn read_cursor(params: &Params) -> Result<Option<Position>, ApiError> {

@@ -4,7 +4,7 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use observer_bus::RequestError;
+use observer_bus::{BusError, BusErrorKind, RequestError};
 use observer_chassis::reason;
 use observer_store::{StoreError, StoreErrorKind};
 use observer_wire::edit::Wanted;
@@ -81,6 +81,9 @@ pub(crate) enum ApiError {
     /// A store failed.
     #[error("a store cannot answer now")]
     Store(#[source] StoreError),
+    /// The bus failed. Not carried out, or not known.
+    #[error("the bus cannot answer now")]
+    Bus(#[from] BusError),
     /// A bug, or something that nobody can wait for.
     #[error("something is broken here: {0}")]
     Internal(&'static str),
@@ -113,6 +116,10 @@ impl ApiError {
                 StoreErrorKind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "store_down"),
                 StoreErrorKind::Throttled => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
                 StoreErrorKind::Refused => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+            },
+            Self::Bus(error) => match error.kind {
+                BusErrorKind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+                BusErrorKind::Refused => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
             },
             Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         }

@@ -3,6 +3,7 @@
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
+use observer_store::logs::PAGE_MAX;
 use observer_wire::time::parse_rfc3339;
 
 use crate::problem::ApiError;
@@ -40,6 +41,15 @@ impl Params {
     /// A parameter's text.
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Items of a page: `limit`, else `default`.
+    pub(crate) fn limit(&self, default: usize) -> Result<usize, ApiError> {
+        let Some(text) = self.text("limit") else { return Ok(default) };
+        let limit = text.parse().ok().filter(|limit| (1..=PAGE_MAX).contains(limit));
+        limit.ok_or_else(|| {
+            ApiError::field("limit", format!("expected a number of 1 to {PAGE_MAX}"))
+        })
     }
 
     /// A time, in Unix milliseconds.

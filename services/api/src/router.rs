@@ -18,7 +18,7 @@ use tracing::error;
 
 use crate::app::App;
 use crate::problem::ApiError;
-use crate::{about, assets, edits, guard, logs, sends, stream, users, vars, ws};
+use crate::{about, assets, dead_letters, edits, guard, logs, sends, stream, users, vars, ws};
 
 /// Bytes of a request's body at most. An edit of a whole document is far smaller.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -54,6 +54,12 @@ pub(crate) fn routes(app: Arc<App>) -> Router {
         .route("/api/v1/projects/{key}/vars", get(vars::show).patch(edits::edit))
         .route("/api/v1/projects/{key}/devices/{device}/send", post(sends::send))
         .route("/api/v1/projects/{key}/stream", get(stream::open))
+        .route("/api/v1/projects/{key}/dead-letters", get(dead_letters::list))
+        .route(
+            "/api/v1/projects/{key}/dead-letters/{id}",
+            get(dead_letters::show).delete(dead_letters::drop),
+        )
+        .route("/api/v1/projects/{key}/dead-letters/{id}/replay", post(dead_letters::replay))
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::WrongMethod)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))

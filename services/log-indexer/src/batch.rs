@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use observer_store::logs::NewRecord;
-use observer_wire::event::{Event, EventError, Line, LineKind};
+use observer_wire::event::{self, Event, EventError, Line, LineHead, LineKind};
 use observer_wire::record::{self, Recognised};
 use observer_wire::{ProjectId, ids};
 
@@ -28,24 +28,14 @@ pub(crate) struct Batch<'a> {
 /// A record that waits for the arena to be whole before it can borrow from it.
 struct Prepared<'a> {
     project: ProjectId,
-    line: LineRef<'a>,
-    seq: u64,
-    odd: bool,
+    /// The line that brought it.
+    line: &'a LineHead<'a>,
+    /// Its index in the line's payload.
+    place: u32,
     id: Range<usize>,
     text: Range<usize>,
     recognised: Recognised<'a>,
     json: &'a str,
-}
-
-/// What records share with the line that brought them.
-#[derive(Clone, Copy)]
-struct LineRef<'a> {
-    key: &'a str,
-    device: &'a str,
-    session: &'a str,
-    received: i64,
-    rev: u64,
-    again: bool,
 }
 
 impl<'a> Batch<'a> {
@@ -79,14 +69,6 @@ impl<'a> Batch<'a> {
         if head.kind != LineKind::Logs {
             return Ok(()); // A later release may send more through this stream.
         }
-        let shared = LineRef {
-            key: head.key.as_str(),
-            device: &head.device,
-            session: &head.session,
-            received: head.received,
-            rev: head.rev,
-            again: head.again,
-        };
         for (place, raw) in (0_u32..).zip(record::split(line.json)?) {
             let id_start = self.arena.len();
             ids::write_record_id(&head.id, head.index + place, &mut self.arena);
@@ -96,9 +78,8 @@ impl<'a> Batch<'a> {
             self.arena.push_str(self.scratch.trim_end());
             self.records.push(Prepared {
                 project,
-                line: shared,
-                seq: head.seq + u64::from(place),
-                odd: head.odd.contains(&place),
+                line: head,
+                place,
                 id: id_start..text_start,
                 text: text_start..self.arena.len(),
                 recognised,
@@ -110,33 +91,40 @@ impl<'a> Batch<'a> {
 
     /// The records, in the order they were added.
     pub(crate) fn records(&self) -> Vec<NewRecord<'_>> {
-        self.records
-            .iter()
-            .map(|prepared| NewRecord {
-                id: &self.arena[prepared.id.clone()],
-                project: prepared.project,
-                key: prepared.line.key,
-                device: prepared.line.device,
-                session: prepared.line.session,
-                seq: prepared.seq,
-                received: prepared.line.received,
-                rev: prepared.line.rev,
-                level: prepared.recognised.level,
-                message: prepared.recognised.message.as_deref(),
-                tag: prepared.recognised.tag.as_deref(),
-                time: prepared.recognised.time,
-                text: &self.arena[prepared.text.clone()],
-                json: prepared.json,
-                odd: prepared.odd,
-                again: prepared.line.again,
-            })
-            .collect()
+        self.records.iter().map(|prepared| self.record(prepared)).collect()
+    }
+
+    fn record<'s>(&'s self, prepared: &'s Prepared<'a>) -> NewRecord<'s> {
+        let Prepared { project, line, place, recognised, json, .. } = prepared;
+        NewRecord {
+            id: &self.arena[prepared.id.clone()],
+            project: *project,
+            key: line.key.as_str(),
+            device: &line.device,
+            session: &line.session,
+            seq: line.seq + u64::from(*place),
+            received: line.received,
+            rev: line.rev,
+            level: recognised.level,
+            message: recognised.message.as_deref(),
+            tag: recognised.tag.as_deref(),
+            time: recognised.time,
+            text: &self.arena[prepared.text.clone()],
+            json,
+            odd: line.odd.contains(place),
+            again: line.again,
+        }
+    }
+
+    /// The record at `index` as an event of its own: consumed again, it becomes the same record.
+    pub(crate) fn alone(&self, index: usize) -> Vec<u8> {
+        let record = &self.records[index];
+        event::of_record(record.project, record.line, record.place, record.json)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use observer_wire::event::{self, LineHead};
     use observer_wire::record::Level;
 
     use super::*;
@@ -186,6 +174,21 @@ mod tests {
             ]
         );
         assert_eq!((records[0].level, records[0].message), (Level::Warn, Some("One")));
+    }
+
+    #[test]
+    fn a_record_alone_becomes_the_same_record_again() {
+        let bytes = event_of(&[r#"[{"message":"One"},{"a":2}]"#, r#"{"b":"x"}"#], &[1]);
+        let event = Event::parse(&bytes).unwrap();
+        let mut batch = Batch::default();
+        batch.add(&event).unwrap();
+        for (index, record) in batch.records().into_iter().enumerate() {
+            let alone = batch.alone(index);
+            let event = Event::parse(&alone).unwrap();
+            let mut again = Batch::default();
+            assert_eq!(again.add(&event).unwrap(), 0..1);
+            assert_eq!(format!("{:?}", again.records()[0]), format!("{record:?}"));
+        }
     }
 
     #[test]

@@ -5,12 +5,14 @@
 //! ```
 //!
 //! [`batch`] reads deliveries into records, [`settle`] stores them and settles each delivery by what
-//! became of its records. The indexer looks at no socket and answers nobody: a game's `OK` is the
+//! became of its records; [`watch`] counts what waits and what was buried. The indexer looks at no socket and answers nobody: a game's `OK` is the
 //! bus's business.
 
 mod batch;
 mod config;
+mod numbers;
 mod settle;
+mod watch;
 
 pub use config::LogIndexerConfig;
 
@@ -19,6 +21,9 @@ use std::sync::Arc;
 use observer_bus::{Bus, Durable};
 use observer_chassis::{BoxError, Readiness, Shutdown, Tasks, keep_checking, reason};
 use observer_store::LogStore;
+
+use numbers::Numbers;
+use settle::Settler;
 
 /// Stores log records until shutdown is requested, then finishes what it has in hand.
 ///
@@ -33,14 +38,23 @@ pub async fn run(
     shutdown: Shutdown,
 ) -> Result<(), BoxError> {
     let tasks = Tasks::new(shutdown.clone());
+    let numbers = Arc::new(Numbers::new());
     for _ in 0..config.workers.get() {
         let consumer = bus.consume(Durable::LogIndexer).await?;
-        let (store, shutdown) = (Arc::clone(&store), shutdown.clone());
+        let (store, numbers) = (Arc::clone(&store), Arc::clone(&numbers));
+        let settler = Settler { store, numbers, shutdown: shutdown.clone() };
         tasks.spawn("log-indexer", async move {
-            settle::store_until_shutdown(consumer, store, shutdown).await;
+            settler.run(consumer).await;
             Ok::<(), BoxError>(())
         });
     }
+    tasks.spawn("count", {
+        let (bus, shutdown) = (Arc::clone(&bus), shutdown.clone());
+        async move {
+            watch::count_until_shutdown(bus, numbers, shutdown).await;
+            Ok::<(), BoxError>(())
+        }
+    });
     let check = readiness.check("log_store");
     tasks.spawn("log-store-check", {
         let shutdown = shutdown.clone();

@@ -4,115 +4,42 @@
 //! was stored before, or is kept among the dead; what the store did not take stays here and is sent
 //! again, without limit and with growing pauses, while nothing more is pulled.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use observer_bus::{BusError, Consumer, Delivery, in_hand};
-use observer_chassis::{Backoff, Shutdown};
+use observer_chassis::{Backoff, Shutdown, reason};
 use observer_store::LogStore;
 use observer_store::logs::Stored;
-use observer_wire::event::{Event, EventError};
+use observer_wire::event::{self, Event, EventError};
 use tracing::warn;
 
 use crate::batch::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, Batch};
+use crate::numbers::{Numbers, gauged};
 
-/// First pause before records are sent to the store again, and the longest.
-const STORE_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// First pause before records are sent to the store again, and the longest: half of the time within
+/// which all must work again once the store is back.
+const STORE_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// Time that a store has for what it is asked already, once shutdown is requested. A shorter one would
+/// only make more duplicates, a longer one could use up the whole grace.
+const LAST_ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// Pause before a delivery comes again that shutdown took from us: another process may have it now.
 const HANDED_BACK_DELAY: Duration = Duration::from_millis(100);
 
-/// Takes deliveries and stores them, until shutdown is requested.
-pub(crate) async fn store_until_shutdown(
-    mut consumer: Box<dyn Consumer>,
-    store: Arc<dyn LogStore>,
-    shutdown: Shutdown,
-) {
-    loop {
-        let first = tokio::select! {
-            biased;
-            () = shutdown.requested() => return,
-            delivery = consumer.next() => delivery,
-        };
-        let deliveries = gather(consumer.as_mut(), first);
-        store_deliveries(store.as_ref(), deliveries, &shutdown).await;
-    }
+/// Stores deliveries of one consumer.
+pub(crate) struct Settler {
+    pub(crate) store: Arc<dyn LogStore>,
+    pub(crate) numbers: Arc<Numbers>,
+    pub(crate) shutdown: Shutdown,
 }
 
-/// The first delivery and those that are here already, up to the bytes of a batch.
-fn gather(consumer: &mut dyn Consumer, first: Box<dyn Delivery>) -> Vec<Box<dyn Delivery>> {
-    let mut bytes = first.payload().len();
-    let mut deliveries = vec![first];
-    while bytes < BATCH_BYTES_MAX {
-        let Some(delivery) = consumer.try_next() else { break };
-        bytes += delivery.payload().len();
-        deliveries.push(delivery);
-    }
-    deliveries
-}
-
-/// Stores what the deliveries carry, a batch of records after the other, and settles each delivery
-/// exactly once, on every path.
-async fn store_deliveries(
-    store: &dyn LogStore,
-    deliveries: Vec<Box<dyn Delivery>>,
-    shutdown: &Shutdown,
-) {
-    let payloads: Vec<Bytes> =
-        deliveries.iter().map(|delivery| delivery.payload().clone()).collect();
-    let mut rest = deliveries.into_iter().zip(&payloads).peekable();
-    while rest.peek().is_some() {
-        let mut taken = Vec::new();
-        let mut records = 0;
-        // Records are counted before any is read: small ones would fill the memory.
-        while let Some((delivery, payload)) = rest.next_if(|_| records < BATCH_RECORDS_MAX) {
-            let event = Event::parse(payload);
-            let lines = event.as_ref().map_or(&[][..], |event| &event.lines);
-            records += lines.iter().map(|line| line.head.count as usize).sum::<usize>();
-            taken.push((delivery, event));
-        }
-        if let Outcome::CutOff = store_group(store, taken, shutdown).await {
-            for (delivery, _) in rest.by_ref() {
-                note(delivery.retry(HANDED_BACK_DELAY).await);
-            }
-        }
-    }
-}
-
-/// Stores the records of some deliveries, and settles each of them.
-async fn store_group(
-    store: &dyn LogStore,
-    taken: Vec<(Box<dyn Delivery>, Result<Event<'_>, EventError>)>,
-    shutdown: &Shutdown,
-) -> Outcome {
-    let (deliveries, events): (Vec<_>, Vec<_>) = taken.into_iter().unzip();
-    let mut batch = Batch::default();
-    let mut readable: Vec<(Box<dyn Delivery>, Range<usize>)> = Vec::new();
-    for (delivery, event) in deliveries.into_iter().zip(&events) {
-        let read = match event {
-            Ok(event) => batch.add(event).map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
-        };
-        match read {
-            Ok(range) => readable.push((delivery, range)),
-            Err(reason) => {
-                // A whole event that nobody can read: a bug of ours, or another release's format.
-                metrics::counter!("observer_events_buried_total").increment(1);
-                note(delivery.bury(&reason).await);
-            }
-        }
-    }
-    let outcome = store_batch(store, &batch, &readable, shutdown).await;
-    for (delivery, _) in readable {
-        match outcome {
-            Outcome::Stored => note(delivery.ack().await),
-            Outcome::CutOff => note(delivery.retry(HANDED_BACK_DELAY).await),
-        }
-    }
-    outcome
-}
+/// A delivery whose event was read, and which records of the batch are its.
+type Readable = (Box<dyn Delivery>, Range<usize>);
 
 /// What became of a batch.
 #[derive(Clone, Copy)]
@@ -123,275 +50,214 @@ enum Outcome {
     CutOff,
 }
 
-async fn store_batch(
-    store: &dyn LogStore,
-    batch: &Batch<'_>,
-    deliveries: &[(Box<dyn Delivery>, Range<usize>)],
-    shutdown: &Shutdown,
-) -> Outcome {
-    let all = batch.records();
-    let mut waiting: Vec<usize> = (0..all.len()).collect();
-    let mut pauses = Backoff::new(STORE_PAUSES.0, STORE_PAUSES.1);
-    let held = deliveries.iter().map(|(delivery, _)| delivery.as_ref() as &dyn Delivery);
-    metrics::gauge!("observer_backlog_records").increment(count(batch.len()));
-    while !waiting.is_empty() {
+impl Settler {
+    /// Takes deliveries and stores them, until shutdown is requested.
+    pub(crate) async fn run(self, mut consumer: Box<dyn Consumer>) {
+        loop {
+            let first = tokio::select! {
+                biased;
+                () = self.shutdown.requested() => return,
+                delivery = consumer.next() => delivery,
+            };
+            let deliveries = gather(consumer.as_mut(), first);
+            self.store_deliveries(deliveries).await;
+        }
+    }
+
+    /// Stores what the deliveries carry, a batch of records after the other, and settles each
+    /// delivery exactly once, on every path.
+    async fn store_deliveries(&self, deliveries: VecDeque<Box<dyn Delivery>>) {
+        let payloads: Vec<Bytes> =
+            deliveries.iter().map(|delivery| delivery.payload().clone()).collect();
+        let (mut rest, mut payloads) = (deliveries, payloads.iter());
+        while !rest.is_empty() {
+            let mut taken = Vec::new();
+            let mut records = 0;
+            // Records are counted before any is read: small ones would fill the memory.
+            while records < BATCH_RECORDS_MAX
+                && let Some(delivery) = rest.pop_front()
+                && let Some(payload) = payloads.next()
+            {
+                let event = Event::parse(payload);
+                let lines = event.as_ref().map_or(&[][..], |event| &event.lines);
+                records += lines.iter().map(|line| line.head.count as usize).sum::<usize>();
+                taken.push((delivery, event));
+            }
+            if let Outcome::CutOff = self.store_group(taken, &rest).await {
+                for delivery in rest.drain(..) {
+                    note(delivery.retry(HANDED_BACK_DELAY).await);
+                }
+            }
+        }
+    }
+
+    /// Stores the records of some deliveries, and settles each of them. Those that wait `behind` are
+    /// kept in hand meanwhile.
+    async fn store_group(
+        &self,
+        taken: Vec<(Box<dyn Delivery>, Result<Event<'_>, EventError>)>,
+        behind: &VecDeque<Box<dyn Delivery>>,
+    ) -> Outcome {
+        let (deliveries, events): (Vec<_>, Vec<_>) = taken.into_iter().unzip();
+        let mut batch = Batch::default();
+        let mut readable: Vec<Readable> = Vec::new();
+        for (delivery, event) in deliveries.into_iter().zip(&events) {
+            let read = match event {
+                Ok(event) => batch.add(event).map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            match read {
+                Ok(range) => readable.push((delivery, range)),
+                Err(reason) => self.bury(delivery, &reason).await,
+            }
+        }
+        let held = readable.iter().map(|(delivery, _)| delivery).chain(behind);
+        let held = held.map(|delivery| delivery.as_ref() as &dyn Delivery);
+        let outcome = in_hand(held, self.store_batch(&batch, &readable)).await;
+        for (delivery, _) in readable {
+            match outcome {
+                Outcome::Stored => note(delivery.ack().await),
+                Outcome::CutOff => note(delivery.retry(HANDED_BACK_DELAY).await),
+            }
+        }
+        outcome
+    }
+
+    /// Buries a whole event that nobody can read: a bug of ours, or another release's format.
+    async fn bury(&self, delivery: Box<dyn Delivery>, reason: &str) {
+        let records = event::records_told(delivery.payload());
+        let buried = delivery.bury(reason).await;
+        if buried.is_ok() {
+            self.numbers.events_buried.increment(1);
+            self.numbers.buried.increment(records);
+        }
+        note(buried);
+    }
+
+    async fn store_batch(&self, batch: &Batch<'_>, deliveries: &[Readable]) -> Outcome {
+        let mut waiting: Vec<usize> = (0..batch.len()).collect();
+        let mut pauses = Backoff::new(STORE_PAUSES.0, STORE_PAUSES.1);
+        let in_hand = &self.numbers.backlog_records;
+        in_hand.increment(count(waiting.len()));
+        let outcome = loop {
+            let Some(later) = self.store_once(batch, &waiting, deliveries).await else {
+                break Outcome::CutOff;
+            };
+            in_hand.decrement(count(waiting.len() - later.len()));
+            if later.len() < waiting.len() {
+                pauses.reset(); // The store takes some: what it asked for is a little less at once.
+            }
+            waiting = later;
+            if waiting.is_empty() {
+                break Outcome::Stored;
+            }
+            tokio::select! {
+                () = self.shutdown.requested() => break Outcome::CutOff,
+                () = tokio::time::sleep(pauses.next_delay()) => {}
+            }
+        };
+        in_hand.decrement(count(waiting.len()));
+        outcome
+    }
+
+    /// Sends the records `waiting` to the store; returns those that are to be sent again, or nothing
+    /// when shutdown did not leave the time.
+    async fn store_once(
+        &self,
+        batch: &Batch<'_>,
+        waiting: &[usize],
+        deliveries: &[Readable],
+    ) -> Option<Vec<usize>> {
+        let all = batch.records();
         let mut later = Vec::new();
         for chunk in waiting.chunks(BATCH_RECORDS_MAX) {
             let records: Vec<_> = chunk.iter().map(|index| all[*index].clone()).collect();
-            match in_hand(held.clone(), store.append(&records)).await {
+            let stored = tokio::select! {
+                biased;
+                stored = self.store.append(&records) => stored,
+                () = self.cut_off() => return None,
+            };
+            match stored {
                 Ok(stored) => {
                     assert_eq!(stored.len(), chunk.len(), "one answer a record");
                     for (index, stored) in chunk.iter().zip(stored) {
-                        if !settled(*index, stored, all[*index].json, deliveries).await {
+                        if !self.settled(*index, stored, batch, deliveries).await {
                             later.push(*index);
                         }
                     }
                 }
                 Err(error) => {
-                    warn!(error = %observer_chassis::reason(&error), "log store took no records");
+                    warn!(error = %reason(&error), "log store took no records");
                     later.extend_from_slice(chunk);
                 }
             }
         }
-        metrics::gauge!("observer_backlog_records").decrement(count(waiting.len() - later.len()));
-        waiting = later;
-        if waiting.is_empty() {
-            break;
-        }
-        for (delivery, _) in deliveries {
-            note(delivery.in_progress().await);
-        }
-        tokio::select! {
-            () = shutdown.requested() => {
-                metrics::gauge!("observer_backlog_records").decrement(count(waiting.len()));
-                return Outcome::CutOff;
-            }
-            () = tokio::time::sleep(pauses.next_delay()) => {}
-        }
+        Some(later)
     }
-    Outcome::Stored
+
+    /// Returns when shutdown was requested and the store has had its time.
+    async fn cut_off(&self) {
+        self.shutdown.requested().await;
+        tokio::time::sleep(LAST_ANSWER_WITHIN).await;
+    }
+
+    /// Whether the record has a place to stay now; counts it if so.
+    async fn settled(
+        &self,
+        index: usize,
+        stored: Stored,
+        batch: &Batch<'_>,
+        deliveries: &[Readable],
+    ) -> bool {
+        let counter = match stored {
+            Stored::Later => return false,
+            Stored::New => &self.numbers.stored,
+            Stored::Duplicate if 1 < delivery_of(index, deliveries).attempt() => {
+                &self.numbers.redelivered
+            }
+            Stored::Duplicate => &self.numbers.duplicate,
+            Stored::Never(why) => {
+                let delivery = delivery_of(index, deliveries);
+                if let Err(error) = delivery.bury_part(batch.alone(index).into(), &why).await {
+                    warn!(error = %reason(&error), "record could not be buried");
+                    return false;
+                }
+                &self.numbers.buried
+            }
+        };
+        counter.increment(1);
+        true
+    }
 }
 
-/// Whether the record has a place to stay now; counts it if so.
-async fn settled(
-    index: usize,
-    stored: Stored,
-    json: &str,
-    deliveries: &[(Box<dyn Delivery>, Range<usize>)],
-) -> bool {
-    let outcome = match stored {
-        Stored::Later => return false,
-        // observer_records_stored_total: records that the log store took, each once.
-        Stored::New => "observer_records_stored_total",
-        // observer_records_duplicate_total: records that were stored before and came again.
-        Stored::Duplicate => "observer_records_duplicate_total",
-        Stored::Never(reason) => {
-            let (delivery, _) = deliveries
-                .iter()
-                .find(|(_, range)| range.contains(&index))
-                .expect("each record came in a delivery");
-            let part = Bytes::copy_from_slice(json.as_bytes());
-            if let Err(error) = delivery.bury_part(part, &reason).await {
-                warn!(error = %observer_chassis::reason(&error), "record could not be buried");
-                return false;
-            }
-            // observer_records_buried_total: records that no store takes, kept among the dead.
-            "observer_records_buried_total"
-        }
-    };
-    metrics::counter!(outcome).increment(1);
-    true
+/// The first delivery and those that are here already, up to the bytes of a batch.
+fn gather(consumer: &mut dyn Consumer, first: Box<dyn Delivery>) -> VecDeque<Box<dyn Delivery>> {
+    let mut bytes = first.payload().len();
+    let mut deliveries = VecDeque::from([first]);
+    while bytes < BATCH_BYTES_MAX {
+        let Some(delivery) = consumer.try_next() else { break };
+        bytes += delivery.payload().len();
+        deliveries.push_back(delivery);
+    }
+    deliveries
+}
+
+/// The delivery that brought the record at `index`.
+fn delivery_of(index: usize, deliveries: &[Readable]) -> &dyn Delivery {
+    let at = deliveries.partition_point(|(_, range)| range.end <= index);
+    deliveries[at].0.as_ref()
 }
 
 /// A failed settlement is no loss: the delivery comes again, and its records are duplicates then.
 fn note(settled: Result<(), BusError>) {
     if let Err(error) = settled {
-        warn!(error = %observer_chassis::reason(&error), "delivery was not settled");
+        warn!(error = %reason(&error), "delivery was not settled");
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "batches are far smaller than 2^52")]
 fn count(records: usize) -> f64 {
-    records as f64
+    gauged(records as u64)
 }
 
 #[cfg(test)]
-mod tests {
-    #![expect(clippy::disallowed_methods, reason = "tests join what they spawn")]
-
-    use std::collections::VecDeque;
-    use std::sync::Mutex;
-
-    use async_trait::async_trait;
-    use observer_bus::config::BusConfig;
-    use observer_bus::{Bus, Durable, Outgoing, PublishError, Published, Stream};
-    use observer_store::logs::{LogPage, LogQuery, NewRecord};
-    use observer_store::{StoreError, StoreErrorKind};
-    use observer_wire::ProjectId;
-    use observer_wire::event::{self, LineHead, LineKind};
-
-    use super::*;
-
-    const PROJECT: &str = "0123456789ab";
-
-    /// What a scripted store answers to one call.
-    enum Answer {
-        Each(Vec<Stored>),
-        Down,
-    }
-
-    /// A store that answers as it was told, then stores everything; remembers what it was asked.
-    #[derive(Default)]
-    struct Scripted {
-        answers: Mutex<VecDeque<Answer>>,
-        asked: Mutex<Vec<Vec<String>>>,
-    }
-
-    #[async_trait]
-    impl LogStore for Scripted {
-        async fn append(&self, batch: &[NewRecord<'_>]) -> Result<Vec<Stored>, StoreError> {
-            self.asked.lock().unwrap().push(batch.iter().map(|r| r.json.to_owned()).collect());
-            match self.answers.lock().unwrap().pop_front() {
-                None => Ok(vec![Stored::New; batch.len()]),
-                Some(Answer::Each(stored)) => Ok(stored),
-                Some(Answer::Down) => {
-                    Err(StoreError::new("append", StoreErrorKind::Unavailable, "down"))
-                }
-            }
-        }
-
-        async fn search(&self, _query: &LogQuery) -> Result<LogPage, StoreError> {
-            unreachable!("the indexer never searches")
-        }
-
-        async fn check(&self) -> Result<(), StoreError> {
-            Ok(())
-        }
-    }
-
-    fn message(payload: &str) -> Bytes {
-        let project: ProjectId = PROJECT.parse().unwrap();
-        let mut out = Vec::new();
-        event::start(&mut out, project);
-        let head = LineHead {
-            kind: LineKind::Logs,
-            id: "r0".into(),
-            key: PROJECT.parse().unwrap(),
-            device: "s-1".into(),
-            named: false,
-            session: "1".into(),
-            epoch: 1,
-            seq: 1,
-            received: 1,
-            mid: None,
-            index: 0,
-            count: u32::try_from(payload.matches('{').count()).unwrap(),
-            rev: 0,
-            again: false,
-            odd: vec![].into(),
-            len: 0,
-        };
-        event::push_line(&mut out, head, payload);
-        out.into()
-    }
-
-    /// Publishes `payloads` to an indexer whose store answers `answers`, until all are settled.
-    async fn check(payloads: Vec<Bytes>, answers: Vec<Answer>) -> (Vec<Vec<String>>, String) {
-        let folder = tempfile::tempdir().unwrap();
-        let config = BusConfig::default();
-        let bus = observer_bus::connect(&config, folder.path()).await.unwrap();
-        let store =
-            Arc::new(Scripted { answers: Mutex::new(answers.into()), ..Scripted::default() });
-        let shutdown = Shutdown::new(Duration::from_secs(5));
-        let published: Vec<_> =
-            (0..).zip(payloads).map(|(n, payload)| publish(&bus, n, payload)).collect();
-        let consumer = bus.consume(Durable::LogIndexer).await.unwrap();
-        let indexer =
-            store_until_shutdown(consumer, Arc::<Scripted>::clone(&store), shutdown.clone());
-        let indexer = tokio::spawn(indexer);
-        for one in published {
-            one.await.unwrap();
-        }
-        shutdown.request();
-        indexer.await.unwrap();
-        let dead = std::fs::read_dir(folder.path())
-            .unwrap()
-            .filter_map(|file| std::fs::read_to_string(file.unwrap().path()).ok());
-        let asked = std::mem::take(&mut *store.asked.lock().unwrap());
-        (asked, dead.collect())
-    }
-
-    fn publish(
-        bus: &Arc<dyn Bus>,
-        number: u32,
-        payload: Bytes,
-    ) -> tokio::task::JoinHandle<Published> {
-        let bus = Arc::clone(bus);
-        let event = Outgoing {
-            stream: Stream::Logs,
-            project: PROJECT.parse().unwrap(),
-            id: number.to_string(),
-            expected: None,
-            payload,
-        };
-        tokio::spawn(async move {
-            loop {
-                match bus.publish(event.clone()).await {
-                    Ok(published) => return published,
-                    Err(error) => assert_eq!(error, PublishError::Timeout),
-                }
-            }
-        })
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_delivery_is_settled_once_all_its_records_are_stored() {
-        let (asked, dead) = check(vec![message(r#"[{"a":1},{"a":2}]"#)], vec![]).await;
-        assert_eq!(asked, [[r#"{"a":1}"#, r#"{"a":2}"#]]);
-        assert_eq!(dead, "");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn only_records_that_the_store_did_not_take_are_sent_again() {
-        let first = Answer::Each(vec![Stored::New, Stored::Later, Stored::Duplicate]);
-        let (asked, _) = check(vec![message(r#"[{"a":1},{"a":2},{"a":3}]"#)], vec![first]).await;
-        assert_eq!(asked.len(), 2);
-        assert_eq!(asked[1], [r#"{"a":2}"#]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_store_that_is_down_is_asked_until_it_is_back() {
-        let down = (0..20).map(|_| Answer::Down).collect();
-        let (asked, dead) = check(vec![message(r#"[{"a":1}]"#)], down).await;
-        assert_eq!(asked.len(), 21);
-        assert_eq!(dead, "");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_record_that_no_store_takes_is_kept_among_the_dead_with_its_reason() {
-        let never = Answer::Each(vec![Stored::New, Stored::Never("not a date".into())]);
-        let (asked, dead) = check(vec![message(r#"[{"a":1},{"bad":2}]"#)], vec![never]).await;
-        assert_eq!(asked.len(), 1);
-        assert!(dead.contains("not a date"), "{dead}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_batch_ends_with_the_delivery_that_fills_it() {
-        let lines = |count: usize| message(&format!("[{}]", vec!["{}"; count].join(",")));
-        let one_short = vec![lines(BATCH_RECORDS_MAX - 1), lines(1), lines(1)];
-        let (asked, _) = check(one_short, vec![]).await;
-        let sizes: Vec<_> = asked.iter().map(Vec::len).collect();
-        assert_eq!(sizes, [BATCH_RECORDS_MAX, 1]);
-        let (asked, _) = check(vec![lines(BATCH_RECORDS_MAX), lines(1)], vec![]).await;
-        let sizes: Vec<_> = asked.iter().map(Vec::len).collect();
-        assert_eq!(sizes, [BATCH_RECORDS_MAX, 1]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_event_that_nobody_can_read_is_buried_and_the_others_are_stored() {
-        let unreadable = Bytes::from_static(b"rubbish");
-        let (asked, dead) = check(vec![unreadable, message(r#"[{"a":1}]"#)], vec![]).await;
-        assert_eq!(asked.concat(), [r#"{"a":1}"#]);
-        assert!(dead.contains("malformed"), "{dead}");
-    }
-}
+mod tests;

@@ -112,6 +112,11 @@ impl Client {
         self.url(&["api", "v1", "projects", key, what])
     }
 
+    /// Address of a dead letter of the project that `key` opens.
+    pub(crate) fn letter_url(&self, key: &str, id: u64) -> Url {
+        self.url(&["api", "v1", "projects", key, "dead-letters", &id.to_string()])
+    }
+
     /// Asks for a JSON answer.
     pub(crate) async fn get(&self, url: Url) -> Result<Value, RequestFailed> {
         self.send(self.http.request(Method::GET, url.clone()), url).await
@@ -120,6 +125,16 @@ impl Client {
     /// Changes something.
     pub(crate) async fn patch(&self, url: Url, body: &Value) -> Result<Value, RequestFailed> {
         self.send(self.http.request(Method::PATCH, url.clone()).json(body), url).await
+    }
+
+    /// Does something.
+    pub(crate) async fn post(&self, url: Url) -> Result<Value, RequestFailed> {
+        self.send(self.http.request(Method::POST, url.clone()), url).await
+    }
+
+    /// Takes something away.
+    pub(crate) async fn delete(&self, url: Url) -> Result<Value, RequestFailed> {
+        self.send(self.http.request(Method::DELETE, url.clone()), url).await
     }
 
     /// Asks for a JSON answer of any status.

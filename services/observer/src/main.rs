@@ -5,11 +5,12 @@
 //! | --- | --- |
 //! | [`serve`] | the four services over an embedded bus and store |
 //! | [`demo`], [`prompt`] | games, simulated and typed, over [`device`] |
-//! | [`tail`], [`set`], [`health`] | clients of a running server |
+//! | [`tail`], [`set`], [`dead_letters`], [`health`] | clients of a running server |
 //! | [`backup`] | a copy of the data folder, beside a running server |
 
 mod backup;
 mod client;
+mod dead_letters;
 mod demo;
 mod device;
 mod health;
@@ -61,6 +62,8 @@ enum Command {
     Set(set::SetArgs),
     /// Copy the data folder, also while `serve` works on it
     Backup(backup::BackupArgs),
+    /// See what could not be stored, and replay or drop it
+    DeadLetters(dead_letters::DeadLettersArgs),
     /// Check the settings of `serve`, and print each with its source
     CheckConfig(ConfigArgs),
     /// Ask a running process whether it is ready, and if not, why
@@ -88,6 +91,7 @@ async fn run(command: Option<Command>) -> anyhow::Result<()> {
         Command::Tail(args) => tail::run(&args, &shutdown_on_signals(COMMAND_GRACE)?).await,
         Command::Set(args) => set::run(&args).await,
         Command::Backup(args) => backup::run(args).await,
+        Command::DeadLetters(args) => dead_letters::run(&args).await,
         Command::CheckConfig(args) => serve::config::check(&args),
         Command::Healthcheck(args) => health::run(&args).await,
     }

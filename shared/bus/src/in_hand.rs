@@ -26,8 +26,10 @@ pub async fn in_hand<'d, T>(
             () = tokio::time::sleep(IN_PROGRESS_EVERY) => {}
         }
         for delivery in deliveries.clone() {
+            // What keeps one word from the bus keeps all: one warning for thousands of deliveries.
             if let Err(error) = delivery.in_progress().await {
                 warn!(error = &error as &dyn std::error::Error, "bus was not told of work in hand");
+                break;
             }
         }
     }

@@ -7,6 +7,7 @@
 //! What is deliberately absent: the bus looks into no payload, and knows no store.
 
 pub mod config;
+mod dead;
 mod in_hand;
 pub mod in_process;
 mod mailbox;
@@ -15,6 +16,10 @@ mod port;
 mod shared;
 
 pub use config::{BusConfig, connect};
+pub use dead::{
+    DEAD_PAGE_MAX, DeadCount, DeadHead, DeadKind, DeadLetter, DeadLetters, DeadPage, ReplayError,
+    replay_dead,
+};
 pub use in_hand::in_hand;
 pub use port::*;
-use shared::{check_broadcast, check_event, lock, percent, shortened, stream_name};
+use shared::{check_broadcast, check_event, lock, percent, shortened, stream_named};

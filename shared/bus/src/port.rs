@@ -7,6 +7,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use observer_wire::ProjectId;
 
+use crate::DeadLetters;
+
 /// How services reach each other.
 ///
 /// # Contract
@@ -91,6 +93,16 @@ pub trait Bus: Send + Sync + 'static {
     /// [`BusError`] when the bus cannot be reached.
     async fn serve(&self, service: Service) -> Result<Box<dyn Requests>, BusError>;
 
+    /// What could never be dealt with.
+    fn dead(&self) -> &dyn DeadLetters;
+
+    /// Events that wait for `durable`, delivered or not.
+    ///
+    /// # Errors
+    ///
+    /// [`BusError`] when the bus cannot be reached.
+    async fn backlog(&self, durable: Durable) -> Result<u64, BusError>;
+
     /// How full `stream` is for one more event of `project`, in percent; `None` while nobody knows,
     /// which is not 0. Asks nobody, but looks at what was heard within seconds.
     ///
@@ -130,6 +142,18 @@ pub enum Stream {
     Vars,
     /// Accepted edits. Their order is the truth about wanted values.
     Edits,
+}
+
+impl Stream {
+    /// The name, in dead letters, their subjects and answers. Never reworded.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Logs => "logs",
+            Self::Vars => "vars",
+            Self::Edits => "edits",
+        }
+    }
 }
 
 /// An event to be published.
@@ -259,8 +283,8 @@ pub trait Delivery: Send + Sync {
     ///
     /// [`BusError`]: it may come again.
     async fn in_progress(&self) -> Result<(), BusError>;
-    /// Keeps `payload`, a part of the event, among the dead with `reason`; the delivery itself is
-    /// still to be settled. Returns when the dead letter is safe.
+    /// Keeps `payload`, one record of the event written as an event of its own, among the dead with
+    /// `reason`; the delivery itself is still to be settled. Returns when the dead letter is safe.
     ///
     /// # Errors
     ///

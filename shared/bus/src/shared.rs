@@ -24,13 +24,9 @@ pub(crate) fn check_event(event: &Outgoing) -> Result<(), PublishError> {
     Ok(())
 }
 
-/// Name of a stream, in dead letters and their subjects.
-pub(crate) fn stream_name(stream: Stream) -> &'static str {
-    match stream {
-        Stream::Logs => "logs",
-        Stream::Vars => "vars",
-        Stream::Edits => "edits",
-    }
+/// The stream of that name.
+pub(crate) fn stream_named(name: &str) -> Option<Stream> {
+    [Stream::Logs, Stream::Vars, Stream::Edits].into_iter().find(|stream| stream.name() == name)
 }
 
 /// Refuses what must not be broadcast.

@@ -178,6 +178,38 @@ pub fn push_line(out: &mut Vec<u8>, mut head: LineHead<'_>, json: &str) {
     out.push(b'\n');
 }
 
+/// One record of a line as an event of its own, with the record's own id, sequence and stamps:
+/// `place` is its index in the payload, `json` its text. What is done with it is done with that
+/// record alone.
+///
+/// # Panics
+///
+/// As [`push_line`] does.
+#[must_use]
+pub fn of_record(project: ProjectId, line: &LineHead<'_>, place: u32, json: &str) -> Vec<u8> {
+    let odd: &[u32] = if line.odd.contains(&place) { &[0] } else { &[] };
+    let head = LineHead {
+        seq: line.seq + u64::from(place),
+        index: line.index + place,
+        count: 1,
+        odd: odd.into(),
+        ..line.clone()
+    };
+    let mut out = Vec::with_capacity(json.len() + 512);
+    start(&mut out, project);
+    push_line(&mut out, head, json);
+    out
+}
+
+/// Log records that the heads of `message` tell of, as far as they can be read: for counting an event
+/// that cannot be read as a whole. A payload that looks like a head is counted too.
+#[must_use]
+pub fn records_told(message: &[u8]) -> u64 {
+    let heads = message.split(|byte| *byte == b'\n');
+    let heads = heads.filter_map(|line| serde_json::from_slice::<LineHead<'_>>(line).ok());
+    heads.filter(|head| head.kind == LineKind::Logs).map(|head| u64::from(head.count)).sum()
+}
+
 fn write_head(out: &mut Vec<u8>, head: &impl Serialize) {
     serde_json::to_writer(&mut *out, head).expect("plain structs into memory always serialise");
     out.push(b'\n');
@@ -293,6 +325,28 @@ mod tests {
         assert_eq!(entry_id(&named), "s-1\t1");
         assert_eq!(device_of_entry("s-1\t1"), "s-1");
         assert_eq!(device_of_entry("s-1"), "s-1");
+    }
+
+    #[test]
+    fn a_record_alone_keeps_its_place_and_sequence() {
+        let line = head(Some("m"), vec![1]);
+        for (place, seq, odd) in [(0, 7, &[][..]), (1, 8, &[0])] {
+            let bytes = of_record("0123456789ab".parse().unwrap(), &line, place, "{\"a\": 1}");
+            let event = Event::parse(&bytes).unwrap();
+            let [alone] = &event.lines[..] else { panic!("one line") };
+            assert_eq!((alone.head.index, alone.head.seq, alone.head.count), (place, seq, 1));
+            assert_eq!((alone.head.odd.as_ref(), alone.json), (odd, "{\"a\": 1}"));
+            assert_eq!((&alone.head.id, &alone.head.mid), (&line.id, &line.mid));
+        }
+    }
+
+    #[test]
+    fn records_of_an_event_that_cannot_be_read_are_counted_as_far_as_it_tells() {
+        let whole = message(&[(head(None, vec![]), "[1]"), (head(Some("x"), vec![]), "[2]")]);
+        assert_eq!(records_told(&whole), 4);
+        assert_eq!(records_told(&whole[..whole.len() - 4]), 4);
+        assert_eq!(records_told(&whole[..whole.len() / 2 - 20]), 0);
+        assert_eq!(records_told(b"rubbish"), 0);
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! The contract of the bus, a named test for each clause, held by both adapters.
 //!
-//! The tests are written once, in [`suite`] and [`hearing`], over an [`rig::Adapter`]; each runs with two handles to
+//! The tests are written once, in [`suite`], [`dead`] and [`hearing`], over an [`rig::Adapter`]; each runs with two handles to
 //! one bus, as two processes would have. What only one adapter promises stands in its own module.
 
 #![expect(clippy::disallowed_methods, reason = "tests abort or join what they spawn")]
 #![allow(clippy::large_futures, reason = "a test is made once")]
 
+mod dead;
 mod hearing;
 mod in_process;
 mod nats;
@@ -56,6 +57,15 @@ clauses! {
         two_consumers_share_the_work,
         consumer_that_stops_waiting_loses_nothing,
         further_deliveries_are_taken_without_waiting,
+    }
+    dead: {
+        dead_letters_are_listed_by_project_a_page_at_a_time,
+        dead_letter_says_what_it_is_and_is_shown_to_its_project_alone,
+        replayed_letter_is_delivered_again_and_is_gone,
+        dropped_letter_is_gone_and_leaves_the_others,
+        buried_edit_is_not_replayed,
+        when_there_is_no_room_among_the_dead_the_event_comes_again,
+        backlog_is_what_waits_delivered_or_not,
     }
     hearing: {
         live_listener_hears_each_event_of_its_project_once,

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod dead_letters;
 mod harness;
 mod http;
 mod live;

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use bytes::Bytes;
 use observer_bus::{
-    Bus, BusError, Consumer, Cursor, Durable, Heard, Listener, LiveLogs, Outgoing, PublishError,
-    Published, ReplayedEdit, RequestError, Requests, Service, Stream, Topic,
+    Bus, BusError, Consumer, Cursor, DeadLetters, Durable, Heard, Listener, LiveLogs, Outgoing,
+    PublishError, Published, ReplayedEdit, RequestError, Requests, Service, Stream, Topic,
 };
 use observer_wire::ask::{Control, KeyAnswer, KeyAsk, VarsAnswer, VarsAsk};
 use observer_wire::edit::{Document, Edit};
@@ -262,6 +262,14 @@ impl Bus for FakeBus {
 
     async fn serve(&self, _: Service) -> Result<Box<dyn Requests>, BusError> {
         unimplemented!("a gateway answers nothing")
+    }
+
+    fn dead(&self) -> &dyn DeadLetters {
+        unimplemented!("a gateway buries nothing")
+    }
+
+    async fn backlog(&self, _: Durable) -> Result<u64, BusError> {
+        unimplemented!("a gateway consumes nothing")
     }
 
     fn fullness(&self, _: Stream, _: ProjectId) -> Option<u8> {

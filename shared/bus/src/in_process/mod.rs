@@ -5,6 +5,7 @@
 
 mod ask;
 mod dead;
+mod dead_file;
 mod live;
 mod queue;
 mod topics;
@@ -18,14 +19,15 @@ use observer_wire::ProjectId;
 use tokio::time::timeout;
 
 use self::ask::Counter;
-use self::dead::DeadLetters;
+use self::dead::DeadLettersFile;
 use self::live::Live;
 use self::queue::{Queue, QueueConsumer, Taken};
 use self::topics::Topics;
 use crate::config::BusConfig;
 use crate::{
-    Bus, BusError, Consumer, Cursor, Durable, Listener, LiveLogs, Outgoing, PUBLISH_TIMEOUT,
-    PublishError, Published, ReplayedEdit, RequestError, Requests, Service, Stream, Topic,
+    Bus, BusError, Consumer, Cursor, DeadLetters, Durable, Listener, LiveLogs, Outgoing,
+    PUBLISH_TIMEOUT, PublishError, Published, ReplayedEdit, RequestError, Requests, Service,
+    Stream, Topic,
 };
 
 /// The bus of the embedded form.
@@ -42,7 +44,7 @@ pub struct InProcessBus {
 struct News {
     live: Arc<Live>,
     topics: Arc<Topics>,
-    dead: DeadLetters,
+    dead: DeadLettersFile,
 }
 
 impl News {
@@ -66,7 +68,7 @@ impl InProcessBus {
         let news = Arc::new(News {
             live: Arc::new(Live::new(bytes_bound(config.ring_bytes_max))),
             topics: Arc::default(),
-            dead: DeadLetters::open(data_dir.to_owned(), config.dead_bytes_max).await?,
+            dead: DeadLettersFile::open(data_dir.to_owned(), config.dead_bytes_max).await?,
         });
         let bytes_max = bytes_bound(config.queue_bytes_max);
         let queue = |stream| Arc::new(Queue::new(stream, bytes_max, Arc::clone(&news)));
@@ -146,6 +148,14 @@ impl Bus for InProcessBus {
 
     async fn serve(&self, service: Service) -> Result<Box<dyn Requests>, BusError> {
         Ok(Box::new(self.counter(service).serve()))
+    }
+
+    fn dead(&self) -> &dyn DeadLetters {
+        &self.news.dead
+    }
+
+    async fn backlog(&self, durable: Durable) -> Result<u64, BusError> {
+        Ok(self.queue(durable.stream()).events())
     }
 
     fn fullness(&self, stream: Stream, project: ProjectId) -> Option<u8> {

@@ -12,8 +12,10 @@ use tokio::sync::{Notify, SetOnce};
 use tokio::time::{Instant, sleep_until};
 
 use super::News;
-use super::dead::Letter;
-use crate::{BusError, Consumer, Delivery, Outgoing, PublishError, Stream, lock, percent};
+use super::dead::Burial;
+use crate::{
+    BusError, Consumer, DeadKind, Delivery, Outgoing, PublishError, Stream, lock, percent,
+};
 
 /// What an event costs besides its payload and id, in bytes, so that many tiny events are bounded
 /// too.
@@ -80,6 +82,7 @@ struct State {
     bytes: usize,
     /// Since when consumers say that they have to wait, while nothing was settled.
     held_up_since: Option<Instant>,
+    events: u64,
     projects: HashMap<ProjectId, Backlog>,
     /// Projects whose first waiting event may be delivered, in turn.
     ready: VecDeque<ProjectId>,
@@ -149,6 +152,7 @@ impl Queue {
             sequence: u64::try_from(clock).unwrap_or_default(),
             bytes: 0,
             held_up_since: None,
+            events: 0,
             projects: HashMap::new(),
             ready: VecDeque::new(),
             held: BTreeSet::new(),
@@ -189,6 +193,11 @@ impl Queue {
         Ok(Taken::Waiting(entry))
     }
 
+    /// Events that are not settled.
+    pub(super) fn events(&self) -> u64 {
+        lock(&self.state).events
+    }
+
     /// How full the queue is for one more event of `project`, in percent.
     pub(super) fn fullness(&self, project: ProjectId) -> u8 {
         let state = lock(&self.state);
@@ -222,6 +231,7 @@ impl Queue {
         let bytes = entry.bytes();
         state.bytes -= bytes;
         state.held_up_since = None;
+        state.events -= 1;
         if let Some(backlog) = state.projects.get_mut(&entry.project) {
             backlog.bytes -= bytes;
             if backlog.bytes == 0 {
@@ -265,6 +275,7 @@ impl State {
     fn own(&mut self, entry: &Arc<Entry>, bytes: usize, stream: Stream) {
         self.sequence = entry.sequence;
         self.bytes += bytes;
+        self.events += 1;
         self.ids.known.insert(Arc::clone(&entry.id), Known::InFlight(Arc::clone(entry)));
         if stream == Stream::Edits {
             if LAST_MAX <= self.last.len() {
@@ -405,14 +416,16 @@ impl QueueDelivery {
         self.queue.put_back(Waiting { entry, attempts: self.attempt, held_until });
     }
 
-    fn letter(&self, payload: Bytes, reason: &str) -> Letter {
-        Letter {
+    async fn keep(&self, kind: DeadKind, payload: Bytes, reason: &str) -> Result<(), BusError> {
+        let burial = Burial {
             stream: self.queue.stream,
             project: self.entry.project,
-            id: Arc::clone(&self.entry.id),
+            event: Arc::clone(&self.entry.id),
+            kind,
             reason: reason.to_owned(),
             payload,
-        }
+        };
+        self.queue.news.dead.keep(burial).await
     }
 }
 
@@ -445,7 +458,7 @@ impl Delivery for QueueDelivery {
     }
 
     async fn bury(self: Box<Self>, reason: &str) -> Result<(), BusError> {
-        self.bury_part(self.entry.payload.clone(), reason).await?;
+        self.keep(DeadKind::Event, self.entry.payload.clone(), reason).await?;
         self.settle();
         Ok(())
     }
@@ -457,7 +470,7 @@ impl Delivery for QueueDelivery {
     }
 
     async fn bury_part(&self, payload: Bytes, reason: &str) -> Result<(), BusError> {
-        self.queue.news.dead.keep(self.letter(payload, reason)).await
+        self.keep(DeadKind::Record, payload, reason).await
     }
 }
 

@@ -2,12 +2,9 @@
 //! acknowledged by itself.
 
 use std::collections::VecDeque;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::HeaderMap;
-use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::jetstream::consumer::pull::{Config, Stream as Messages};
 use async_nats::jetstream::consumer::{AckPolicy, Consumer as JsConsumer, DeliverPolicy};
 use async_nats::jetstream::stream::ConsumerError;
@@ -21,9 +18,9 @@ use tokio::task::unconstrained;
 use tokio::time::{sleep, timeout};
 
 use super::broker::{Broker, CALL_TIMEOUT, Link};
-use super::publish::{Message as Outgoing, as_bus_error, send};
+use super::dead::{self, Burial};
 use super::{Cause, streams, unavailable};
-use crate::{BusError, Consumer, Delivery, Durable, REPLAY_MAX, ReplayedEdit, Stream};
+use crate::{BusError, Consumer, DeadKind, Delivery, Durable, REPLAY_MAX, ReplayedEdit, Stream};
 
 /// Time after which an event that nobody settled comes again. Whoever needs longer says so with
 /// `in_progress`.
@@ -52,9 +49,6 @@ const RESTART_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Pause before an event that was dropped unsettled comes again: whoever dropped it panicked, and
 /// may panic again.
 const DROPPED_RETRY: Duration = Duration::from_millis(100);
-
-/// Longest reason that is kept with a dead letter, in bytes: it may quote what a game sent.
-const REASON_BYTES_MAX: usize = 1024;
 
 /// Time after which the server removes a consumer that we could not remove.
 const REPLAY_INACTIVE: Duration = Duration::from_secs(30);
@@ -196,11 +190,14 @@ impl NatsConsumer {
     /// Buries what is not ours; until that has succeeded it comes again.
     async fn bury_foreign(&self, message: &Message) {
         let stream = self.durable.stream();
-        let subject = dead_subject(stream, "unknown");
-        let id = message.info().map(|info| info.stream_sequence.to_string()).unwrap_or_default();
-        let reason = "not from Observer: its subject ends with no project";
-        let letter = Letter { subject, id, reason, original: message, payload: &message.payload };
-        let buried = match letter.keep(&self.broker).await {
+        let burial = Burial {
+            subject: dead::subject(stream, "unknown"),
+            kind: DeadKind::Event,
+            reason: "not from Observer: its subject ends with no project",
+            original: message,
+            payload: &message.payload,
+        };
+        let buried = match burial.keep(&self.broker).await {
             Ok(()) => told_twice(message).await,
             Err(error) => Err(error),
         };
@@ -293,6 +290,11 @@ impl NatsDelivery {
         }
     }
 
+    async fn keep(&self, kind: DeadKind, payload: &Bytes, reason: &str) -> Result<(), BusError> {
+        let subject = dead::subject(self.stream, self.project.as_str());
+        Burial { subject, kind, reason, original: self.message(), payload }.keep(&self.broker).await
+    }
+
     async fn settle(mut self: Box<Self>, kind: AckKind) -> Result<(), BusError> {
         let told = self.tell("settling an event", kind).await;
         self.message = None; // Settled or, if that failed, left to the server.
@@ -327,8 +329,7 @@ impl Delivery for NatsDelivery {
     }
 
     async fn bury(mut self: Box<Self>, reason: &str) -> Result<(), BusError> {
-        let payload = self.payload().clone();
-        self.bury_part(payload, reason).await?;
+        self.keep(DeadKind::Event, self.payload(), reason).await?;
         let told = told_twice(self.message()).await;
         if told.is_ok() {
             self.message = None;
@@ -341,13 +342,7 @@ impl Delivery for NatsDelivery {
     }
 
     async fn bury_part(&self, payload: Bytes, reason: &str) -> Result<(), BusError> {
-        let mut hash = DefaultHasher::new();
-        (&payload, reason).hash(&mut hash);
-        let (original, subject) =
-            (self.message(), dead_subject(self.stream, self.project.as_str()));
-        // The same part, buried again after a redelivery, is the same letter.
-        let id = format!("{}-{:016x}", self.sequence, hash.finish());
-        Letter { subject, id, reason, original, payload: &payload }.keep(&self.broker).await
+        self.keep(DeadKind::Record, &payload, reason).await
     }
 }
 
@@ -359,46 +354,15 @@ impl Drop for NatsDelivery {
     }
 }
 
-fn dead_subject(stream: Stream, project: &str) -> String {
-    format!("{}.{}.{project}", streams::DEAD_PREFIX, crate::stream_name(stream))
-}
-
-/// What is kept among the dead. Its headers are ours: the reason is made safe for one.
-struct Letter<'a> {
-    subject: String,
-    id: String,
-    reason: &'a str,
-    original: &'a Message,
-    payload: &'a Bytes,
-}
-
-impl Letter<'_> {
-    async fn keep(self, broker: &Broker) -> Result<(), BusError> {
-        let operation = "burying an event";
-        let mut headers = HeaderMap::new();
-        let reason = crate::shortened(self.reason, REASON_BYTES_MAX);
-        let reason: String = reason.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        headers.insert("Observer-Reason", reason.trim());
-        if let Ok(info) = self.original.info() {
-            headers.insert("Observer-Sequence", info.stream_sequence.to_string());
-        }
-        let original_id =
-            self.original.headers.as_ref().and_then(|headers| headers.get(NATS_MESSAGE_ID));
-        if let Some(id) = original_id {
-            headers.insert("Observer-Id", id.clone());
-        }
-        let message = Outgoing {
-            stream: streams::DEAD,
-            // The id is unique within a stream only, and all streams' dead lie in one.
-            id: &format!("{} {}", self.subject, self.id),
-            subject: self.subject.clone(),
-            expected: None,
-            headers,
-            payload: self.payload.clone(),
-        };
-        send(broker, message).await.map_err(|error| as_bus_error(operation, error))?;
-        Ok(())
-    }
+/// Events that wait for `durable`, delivered or not.
+pub(super) async fn backlog(broker: &Broker, durable: Durable) -> Result<u64, BusError> {
+    let operation = "counting what waits";
+    broker.check_link(operation)?;
+    let stream = streams::name(durable.stream());
+    let consumer = broker.jetstream.get_consumer_from_stream(name(durable), stream).await;
+    let consumer: JsConsumer<Config> = consumer.map_err(|error| unavailable(operation, error))?;
+    let info = consumer.cached_info();
+    Ok(info.num_pending + info.num_ack_pending as u64)
 }
 
 /// Edits behind `after`, oldest first.
@@ -409,12 +373,15 @@ pub(super) async fn replay_edits(
 ) -> Result<Vec<ReplayedEdit>, BusError> {
     let operation = "replaying edits";
     broker.check_link(operation)?;
-    let filter = subject::of_project(subject::EDITS, project);
-    let policy = DeliverPolicy::ByStartSequence { start_sequence: after.saturating_add(1) };
-    let consumer = Ephemeral::start(broker, streams::EDITS, filter, policy).await;
+    let wanted = Wanted {
+        stream: streams::EDITS,
+        subject: subject::of_project(subject::EDITS, project),
+        from: DeliverPolicy::ByStartSequence { start_sequence: after.saturating_add(1) },
+        headers_only: false,
+    };
+    let consumer = Ephemeral::start(broker, wanted).await;
     let consumer = consumer.map_err(|error| unavailable(operation, error))?;
-    let edits = timeout(CALL_TIMEOUT, fetch_edits(&consumer.consumer)).await;
-    match edits {
+    match timeout(CALL_TIMEOUT, fetch_edits(&consumer.consumer)).await {
         Ok(Ok(edits)) => Ok(edits),
         Ok(Err(error)) => Err(unavailable(operation, error)),
         Err(elapsed) => Err(unavailable(operation, elapsed)),
@@ -422,22 +389,41 @@ pub(super) async fn replay_edits(
 }
 
 async fn fetch_edits(consumer: &JsConsumer<Config>) -> Result<Vec<ReplayedEdit>, Cause> {
-    let pending = usize::try_from(consumer.cached_info().num_pending).unwrap_or(REPLAY_MAX);
-    let count = pending.min(REPLAY_MAX);
-    let mut edits = Vec::with_capacity(count);
-    while edits.len() < count {
-        let mut batch = consumer.fetch().max_messages(count - edits.len()).messages().await?;
-        let before = edits.len();
+    let edit = |message: Message| {
+        let sequence = message.info()?.stream_sequence;
+        Ok(ReplayedEdit { sequence, payload: message.message.payload })
+    };
+    fetch(consumer, REPLAY_MAX).await?.into_iter().map(edit).collect()
+}
+
+/// The messages that wait for `consumer`, at most `count_max`.
+pub(super) async fn fetch(
+    consumer: &JsConsumer<Config>,
+    count_max: usize,
+) -> Result<Vec<Message>, Cause> {
+    let pending = usize::try_from(consumer.cached_info().num_pending).unwrap_or(count_max);
+    let count = pending.min(count_max);
+    let mut fetched = Vec::with_capacity(count);
+    while fetched.len() < count {
+        let mut batch = consumer.fetch().max_messages(count - fetched.len()).messages().await?;
+        let before = fetched.len();
         while let Some(message) = batch.next().await {
-            let message = message?;
-            let sequence = message.info()?.stream_sequence;
-            edits.push(ReplayedEdit { sequence, payload: message.payload.clone() });
+            fetched.push(message?);
         }
-        if edits.len() == before {
+        if fetched.len() == before {
             break; // They were dropped from the stream meanwhile.
         }
     }
-    Ok(edits)
+    Ok(fetched)
+}
+
+/// What one reader wants of a stream.
+pub(super) struct Wanted {
+    pub(super) stream: &'static str,
+    pub(super) subject: String,
+    pub(super) from: DeliverPolicy,
+    /// Without payloads.
+    pub(super) headers_only: bool,
 }
 
 /// A consumer for one reader, removed with the value.
@@ -448,16 +434,13 @@ pub(super) struct Ephemeral {
 }
 
 impl Ephemeral {
-    /// Makes a consumer of one subject of `stream`.
-    pub(super) async fn start(
-        broker: &Arc<Broker>,
-        stream: &'static str,
-        filter_subject: String,
-        deliver_policy: DeliverPolicy,
-    ) -> Result<Self, ConsumerError> {
+    /// Makes a consumer of what is wanted.
+    pub(super) async fn start(broker: &Arc<Broker>, wanted: Wanted) -> Result<Self, ConsumerError> {
+        let Wanted { stream, subject, from, headers_only } = wanted;
         let config = Config {
-            deliver_policy,
-            filter_subject,
+            deliver_policy: from,
+            filter_subject: subject,
+            headers_only,
             ack_policy: AckPolicy::None,
             inactive_threshold: REPLAY_INACTIVE,
             memory_storage: true,

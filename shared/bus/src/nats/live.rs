@@ -22,7 +22,7 @@ use time::format_description::well_known::Rfc3339;
 use tokio::time::timeout;
 
 use super::broker::{Broker, CALL_TIMEOUT};
-use super::consume::Ephemeral;
+use super::consume::{Ephemeral, Wanted};
 use super::listen::Subscription;
 use super::{Cause, streams, unavailable};
 use crate::mailbox::Mail;
@@ -140,7 +140,8 @@ async fn missed(
     let start = OffsetDateTime::from_unix_timestamp(from.unix_s.saturating_sub(CLOCK_MARGIN_S));
     let policy =
         start.map_or(DeliverPolicy::All, |start_time| DeliverPolicy::ByStartTime { start_time });
-    let ephemeral = match Ephemeral::start(broker, streams::LIVE, subject, policy).await {
+    let wanted = Wanted { stream: streams::LIVE, subject, from: policy, headers_only: false };
+    let ephemeral = match Ephemeral::start(broker, wanted).await {
         Ok(ephemeral) => ephemeral,
         Err(error) if is_missing(&error) => return Ok(None),
         Err(error) => return Err(error.into()),

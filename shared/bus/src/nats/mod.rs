@@ -7,6 +7,7 @@ mod ask;
 mod breaker;
 mod broker;
 mod consume;
+mod dead;
 mod fullness;
 mod listen;
 mod live;
@@ -24,8 +25,9 @@ use self::broker::Broker;
 use self::profile::Watched;
 use crate::config::BusConfig;
 use crate::{
-    Bus, BusError, BusErrorKind, Consumer, Cursor, Durable, Listener, LiveLogs, Outgoing,
-    PublishError, Published, ReplayedEdit, RequestError, Requests, Service, Stream, Topic,
+    Bus, BusError, BusErrorKind, Consumer, Cursor, DeadLetters, Durable, Listener, LiveLogs,
+    Outgoing, PublishError, Published, ReplayedEdit, RequestError, Requests, Service, Stream,
+    Topic,
 };
 
 /// The bus of the distributed form.
@@ -91,6 +93,14 @@ impl Bus for NatsBus {
 
     async fn serve(&self, service: Service) -> Result<Box<dyn Requests>, BusError> {
         ask::serve(&self.broker, service).await
+    }
+
+    fn dead(&self) -> &dyn DeadLetters {
+        self
+    }
+
+    async fn backlog(&self, durable: Durable) -> Result<u64, BusError> {
+        consume::backlog(&self.broker, durable).await
     }
 
     fn fullness(&self, stream: Stream, project: ProjectId) -> Option<u8> {
