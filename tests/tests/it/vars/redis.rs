@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use observer_store::redis::RedisVarStore;
-use observer_store::vars::{Device, EditApplied, Report};
+use observer_store::vars::{Device, EditApplied, Ended, Report};
 use observer_store::{StoreError, StoreErrorKind, VarStore};
 use observer_tests::eventually;
 use observer_tests::servers::{Fsync, RedisOptions, RedisServer};
@@ -50,7 +50,7 @@ async fn fill(store: &dyn VarStore, project: ProjectId) {
     store.report(&line).await.unwrap();
     let socket = Device { named: false, ..device("socket", 7) };
     sign_in(store, project, &socket).await;
-    store.sign_out(project, "socket", 7, 1).await.unwrap();
+    store.sign_out(project, "socket", &Ended::lost(7, 1)).await.unwrap();
     let first = edit(project, 1, &[("testing1", Some("example"))]);
     assert_eq!(store.apply_edit(&first, 1).await.unwrap(), EditApplied::Now);
 }

@@ -554,9 +554,9 @@ pub(super) async fn devices_that_leave_all_at_once_are_trimmed_all_the_same(rig:
         sign_in(&*rig.one, project, &unnamed(id)).await;
     }
     let stores = [&rig.one, &rig.other];
-    let calls = ids.iter().zip(AT..).enumerate();
-    let calls =
-        calls.map(|(index, (id, at))| stores[index % 2].sign_out(project, id, &Ended::lost(7, at)));
+    let ends: Vec<_> = ids.iter().zip(AT..).map(|(id, at)| (id, Ended::lost(7, at))).collect();
+    let calls = ends.iter().enumerate();
+    let calls = calls.map(|(index, (id, ended))| stores[index % 2].sign_out(project, id, ended));
     let removed: Vec<_> = join_all(calls).await.into_iter().flat_map(Result::unwrap).collect();
     let kept = all_ids(&*rig.one, project).await;
     assert_eq!(kept.len(), GONE_DEVICES_MAX);
@@ -700,7 +700,7 @@ pub(super) async fn projects_never_mix(rig: &Rig) {
     rig.one.report(&report(here, 1, &[("a", "here")])).await.unwrap();
     rig.one.report(&report(there, 9, &[("a", "there")])).await.unwrap();
     rig.one.apply_edit(&edit(here, 1, &[("a", Some("here"))]), 1).await.unwrap();
-    rig.one.sign_out(there, "device", 7, AT + 1).await.unwrap();
+    rig.one.sign_out(there, "device", &Ended::lost(7, AT + 1)).await.unwrap();
     assert_eq!(values(&*rig.one, here).await, pairs(&[("a", "here")]));
     assert_eq!(values(&*rig.one, there).await, pairs(&[("a", "there")]));
     assert_eq!(rig.one.last_values(here).await.unwrap(), [last("a", "here")]);
