@@ -13,6 +13,9 @@ use crate::sqlite::writer::UPKEEP_PAUSE;
 /// Records that go in one transaction, at least: some tens of milliseconds in which writes wait.
 const STEP_RECORDS: i64 = 2_000;
 
+/// Halvings of a step at most: a step of one record is the smallest.
+const HALVINGS_MAX: u32 = 11;
+
 /// Records that go for each that came, while there are too many: the size falls under any load.
 const FORGOTTEN_PER_NEW: i64 = 2;
 
@@ -40,6 +43,9 @@ pub(super) struct Retention {
     fresh: i64,
     /// Records went, and not all that belongs to them.
     tidy: bool,
+    /// How often a step was halved. A full disk has no room for what a large step writes before it
+    /// frees anything.
+    halvings: u32,
 }
 
 /// Sizes of the file.
@@ -58,6 +64,7 @@ impl Retention {
             fold_at: Instant::now(),
             fresh: 0,
             tidy: false,
+            halvings: 0,
         }
     }
 
@@ -66,16 +73,28 @@ impl Retention {
         self.fresh = self.fresh.saturating_add(i64::try_from(records).unwrap_or(i64::MAX));
     }
 
-    /// Does one step. Returns when the next is due; zero when there is more to do.
+    /// Does one step, a smaller one after each that failed. Returns when the next is due; zero when
+    /// there is more to do.
     pub(super) fn upkeep(&mut self, db: &Connection, idle: bool) -> Result<Duration, Failure> {
+        let done = self.step(db, idle);
+        self.halvings = match &done {
+            Ok(_) => self.halvings.saturating_sub(1),
+            Err(_) => HALVINGS_MAX.min(self.halvings + 1),
+        };
+        done
+    }
+
+    fn step(&mut self, db: &Connection, idle: bool) -> Result<Duration, Failure> {
         let fresh = std::mem::take(&mut self.fresh);
-        let step = STEP_RECORDS.max(fresh.saturating_mul(FORGOTTEN_PER_NEW));
+        let whole = STEP_RECORDS.max(fresh.saturating_mul(FORGOTTEN_PER_NEW));
+        let step = (whole >> self.halvings).max(1);
         let pages = pages(db)?;
         let used = (pages.all - pages.free) * pages.bytes;
         if self.bytes_max < used {
             // What was forgotten gives its room in the search index back only when that is merged:
             // without it, more would go than has to. But under load the bound is what counts.
-            let far = self.bytes_max + self.bytes_max / 10 < used;
+            // And a merge writes all anew before it frees what was: not on a full disk.
+            let far = self.bytes_max + self.bytes_max / 10 < used || 0 < self.halvings;
             let merged = !far && merge(db, MERGE_PAGES.max(fresh))?;
             if merged || self.forget(db, i64::MAX, step)? {
                 return Ok(Duration::ZERO);
@@ -127,11 +146,12 @@ impl Retention {
             return Ok(false);
         };
         db.execute_batch("BEGIN IMMEDIATE")?;
+        // Records first: what the search index writes to forget them finds their pages free.
+        db.prepare_cached("DELETE FROM records WHERE place <= ?1")?.execute([last])?;
         let mut delete = db.prepare_cached("DELETE FROM words WHERE rowid = ?1")?;
         for place in &places {
             delete.execute([place])?;
         }
-        db.prepare_cached("DELETE FROM records WHERE place <= ?1")?.execute([last])?;
         db.execute_batch("COMMIT")?;
         self.tidy = true;
         Ok(true)
