@@ -2,6 +2,7 @@
 //! a row of the table in `docs/reliability.md`. Small, they are ordinary tests; at full size they are
 //! `make test-faults`.
 
+mod gone;
 mod killed;
 mod network;
 mod still;
@@ -18,6 +19,7 @@ use crate::device::{Addresses, Fleet, FleetOptions, Kept, Project, below};
 use crate::http::Api;
 use crate::laws::{Counts, Verdict, judge, read_until_stable};
 
+pub use gone::{RETURN_WITHIN, embedded_is_terminated, servers_are_gone, start_with_a_backlog};
 pub use killed::{embedded_is_killed, gateway_is_killed, nats_is_killed};
 pub use network::{broken_connections, sliced_network};
 pub use still::nats_stands_still;

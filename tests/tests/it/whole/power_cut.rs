@@ -55,6 +55,8 @@ async fn run(lines: usize) -> Run {
     others.spawn(edit(api.clone(), key.clone()));
     let keys = register(&api, GAMES).await;
     games.join_all().await;
+    // An answer is in the journal before the next one is sent: the kill must not come in between.
+    api.get("/users/tokens").await.unwrap();
     embedded.process.kill();
     drop(others);
     let root = embedded.process.folder().canonicalize().unwrap();
