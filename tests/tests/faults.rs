@@ -72,3 +72,17 @@ async fn start_with_100_000_records_waiting() {
     println!("{start:?}");
     assert!(start.ready < Duration::from_secs(20), "{start:?}");
 }
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+#[expect(clippy::print_stdout, reason = "the figures are what this program is run for")]
+async fn power_cut_at_100_moments() {
+    let (mut disks, mut acknowledged) = (0, 0);
+    for _ in 0..10 {
+        let cuts = observer_tests::faults::power_is_cut(150, 10).await;
+        assert!(cuts.lost.is_empty(), "{cuts:#?}");
+        disks += cuts.disks;
+        acknowledged += cuts.acknowledged;
+    }
+    println!("power cut: {disks} disks, {acknowledged} lines acknowledged, lost 0");
+}

@@ -80,3 +80,21 @@ async fn servers_may_go_and_come_back_at_any_time_also_at_the_start() {
 async fn a_start_with_a_backlog_makes_progress() {
     start_with_a_backlog(50).await;
 }
+
+#[cfg(target_os = "linux")]
+mod power_cut {
+    use observer_tests::faults::{power_is_cut, power_is_cut_on_a_lying_disk};
+
+    #[tokio::test]
+    async fn a_power_cut_at_any_moment_loses_nothing_that_was_acknowledged() {
+        let cuts = power_is_cut(60, 4).await;
+        assert!(cuts.lost.is_empty(), "{cuts:#?}");
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_does_not_sync_commits_loses_what_was_acknowledged() {
+        // What was folded into the database in between is safe there too.
+        let cuts = power_is_cut_on_a_lying_disk(30, 4).await;
+        assert!(!cuts.lost.is_empty(), "the test above could not fail: {cuts:#?}");
+    }
+}

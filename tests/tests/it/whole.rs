@@ -8,8 +8,6 @@ mod command_line;
 mod disk_full;
 mod exchange;
 mod killed;
-#[cfg(target_os = "linux")]
-mod power_cut;
 mod stored;
 mod transcripts;
 
