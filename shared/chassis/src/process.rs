@@ -91,6 +91,9 @@ where
 /// Pause between two looks at a system that a process depends on.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
 
+/// Pause before a system is looked at again that did not work: its return is to be told soon.
+const CHECK_AGAIN: Duration = Duration::from_secs(1);
+
 /// Looks at a system again and again until shutdown is requested, and tells `check` what it saw.
 pub async fn keep_checking<F>(check: Check, shutdown: Shutdown, mut look: impl FnMut() -> F)
 where
@@ -101,13 +104,19 @@ where
             () = shutdown.requested() => return,
             seen = look() => seen,
         };
-        match seen {
-            Ok(()) => check.ok(),
-            Err(reason) => check.not_ok(reason),
-        }
+        let pause = match seen {
+            Ok(()) => {
+                check.ok();
+                CHECK_EVERY
+            }
+            Err(reason) => {
+                check.not_ok(reason);
+                CHECK_AGAIN
+            }
+        };
         tokio::select! {
             () = shutdown.requested() => return,
-            () = tokio::time::sleep(CHECK_EVERY) => {}
+            () = tokio::time::sleep(pause) => {}
         }
     }
 }
@@ -145,6 +154,27 @@ mod tests {
         .await;
         assert_eq!(connected, Some(4));
         assert!(!readiness.is_ready(), "whoever connected says when it is ok");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_return_of_a_system_is_told_within_a_second() {
+        let readiness = Readiness::new("test");
+        let shutdown = Shutdown::new(Duration::from_secs(1));
+        let began = tokio::time::Instant::now();
+        let mut looks = 0;
+        let checking = keep_checking(readiness.check("store"), shutdown.clone(), || {
+            looks += 1;
+            let now = looks;
+            async move { if now < 3 { Err("down".to_owned()) } else { Ok(()) } }
+        });
+        let told = async {
+            while !readiness.is_ready() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            shutdown.request();
+        };
+        tokio::join!(checking, told);
+        assert!(began.elapsed() < 2 * CHECK_AGAIN + Duration::from_millis(200));
     }
 
     #[tokio::test(start_paused = true)]
