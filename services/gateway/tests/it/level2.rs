@@ -341,6 +341,32 @@ async fn lines_of_level_2_need_a_hello() {
 }
 
 #[tokio::test]
+async fn a_silent_game_is_asked_and_closed_unless_it_answers_or_is_in_the_background() {
+    let rig = Rig::start().await;
+    let beat = r#"{"heartbeat_ms":5000}"#;
+    let mut silent = hello(&rig, beat).await;
+    let mut answers = hello(&rig, beat).await;
+    let mut background = hello(&rig, beat).await;
+    background.send(&format!("d:{KEY}:back\n")).await;
+    assert!(silent.line().await.starts_with("p:"));
+    let asked = answers.line().await;
+    assert!(asked.starts_with("p:"), "{asked}");
+    answers.send(&format!("{asked}\n")).await;
+    assert_eq!(silent.line().await, "x:idle:1000");
+    silent.is_closed().await;
+    // The echo was not echoed again; what came now is the next question, or none yet.
+    answers.send("p:mine\n").await;
+    let mut line = answers.line().await;
+    if line != "p:mine" {
+        assert!(line.starts_with("p:") && line != asked, "{line}");
+        line = answers.line().await;
+    }
+    assert_eq!(line, "p:mine");
+    background.hears_nothing_more().await;
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn who_can_is_told_what_to_send() {
     let rig = Rig::start().await;
     let mut one = hello(&rig, r#"{"device":"d1","caps":["g"]}"#).await;
