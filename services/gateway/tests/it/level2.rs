@@ -114,6 +114,21 @@ async fn a_bad_hello_is_refused_by_the_name_of_its_field_and_may_be_said_again()
 }
 
 #[tokio::test]
+async fn a_hello_that_did_not_sign_in_leaves_the_socket_as_it_was() {
+    let rig = Rig::start().await;
+    rig.bus.silence_keys(true);
+    let mut game = Game::connect(rig.address).await;
+    game.send(&format!("h:{KEY}:{{}}\n")).await;
+    assert!(game.line().await.starts_with("ERR busy - 1000 "));
+    rig.bus.silence_keys(false);
+    game.send(&format!("v:{KEY}\n")).await;
+    assert_eq!(game.line().await, "OK");
+    rig.bus.edit(&edit(1, "1"));
+    assert_eq!(game.callback(KEY).await, r#"[{"name":"gravity","type":"float","value":"1"}]"#);
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn who_says_hello_is_told_why_its_socket_closes_in_an_x_line() {
     let rig = Rig::start().await;
     let mut stranger = Game::connect(rig.address).await;
