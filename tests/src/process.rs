@@ -136,6 +136,12 @@ impl Process {
         self.settings.push((name.to_owned(), value.to_owned()));
     }
 
+    /// Name of the program.
+    #[must_use]
+    pub fn program(&self) -> &'static str {
+        self.program
+    }
+
     /// Process id.
     #[must_use]
     pub fn pid(&self) -> u32 {

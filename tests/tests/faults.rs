@@ -5,8 +5,9 @@
 use std::time::Duration;
 
 use observer_tests::faults::{
-    Row, broken_connections, embedded_is_killed, gateway_is_killed, nats_is_killed,
-    nats_stands_still, rolling_restart, sliced_network,
+    RETURN_WITHIN, Row, broken_connections, embedded_is_killed, embedded_is_terminated,
+    gateway_is_killed, nats_is_killed, nats_stands_still, rolling_restart, servers_are_gone,
+    sliced_network, start_with_a_backlog,
 };
 
 #[expect(clippy::print_stdout, reason = "the rows are what this program is run for")]
@@ -50,4 +51,38 @@ async fn gateways_restarted_in_turn_10_rounds() {
     let row = rolling_restart(10).await;
     told(&row);
     assert_eq!(row.answered("timeout"), 0, "{:?}", row.answers);
+}
+
+#[tokio::test]
+async fn embedded_form_told_to_end_20_times() {
+    told(&embedded_is_terminated(20).await);
+}
+
+#[tokio::test]
+async fn each_server_and_all_of_them_gone_5_times() {
+    let row = servers_are_gone(5).await;
+    told(&row);
+    assert!(row.full_service < RETURN_WITHIN, "{:?}", row.full_service);
+}
+
+#[tokio::test]
+#[expect(clippy::print_stdout, reason = "the figures are what this program is run for")]
+async fn start_with_100_000_records_waiting() {
+    let start = start_with_a_backlog(1_000).await;
+    println!("{start:?}");
+    assert!(start.ready < Duration::from_secs(20), "{start:?}");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+#[expect(clippy::print_stdout, reason = "the figures are what this program is run for")]
+async fn power_cut_at_100_moments() {
+    let (mut disks, mut acknowledged) = (0, 0);
+    for _ in 0..10 {
+        let cuts = observer_tests::faults::power_is_cut(150, 10).await;
+        assert!(cuts.lost.is_empty(), "{cuts:#?}");
+        disks += cuts.disks;
+        acknowledged += cuts.acknowledged;
+    }
+    println!("power cut: {disks} disks, {acknowledged} lines acknowledged, lost 0");
 }

@@ -51,7 +51,9 @@ pub use config::{About, ApiConfig, GameAddress};
 use std::sync::Arc;
 
 use observer_bus::{Bus, Service};
-use observer_chassis::{BoxError, Readiness, Shutdown, Tasks, keep_checking, reason};
+use observer_chassis::{
+    BoxError, Readiness, Shutdown, Tasks, connect_patiently, keep_checking, reason,
+};
 use observer_store::{AccountStore, LogStore, VarStore};
 use tokio::net::TcpListener;
 
@@ -75,8 +77,7 @@ pub struct Ports {
 ///
 /// # Errors
 ///
-/// When the bus cannot be reached at the start, a part failed, or connections were cut off at the
-/// deadline.
+/// When a part failed, or connections were cut off at the deadline.
 pub async fn run(
     config: ApiConfig,
     ports: Ports,
@@ -84,7 +85,11 @@ pub async fn run(
     readiness: Readiness,
     shutdown: Shutdown,
 ) -> Result<(), BoxError> {
-    let requests = ports.bus.serve(Service::Keys).await?;
+    let (bus, check) = (Arc::clone(&ports.bus), readiness.check("bus"));
+    let serve = || bus.serve(Service::Keys);
+    let Some(requests) = connect_patiently(&check, &shutdown, serve).await else {
+        return Ok(()); // Asked to end while the bus is away.
+    };
     let app = Arc::new(App::new(config, ports, shutdown.clone()));
     let tasks = Tasks::new(shutdown.clone());
     tasks.spawn("http", connections::serve(Arc::clone(&app), listener));

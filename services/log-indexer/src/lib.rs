@@ -19,7 +19,9 @@ pub use config::LogIndexerConfig;
 use std::sync::Arc;
 
 use observer_bus::{Bus, Durable};
-use observer_chassis::{BoxError, Readiness, Shutdown, Tasks, keep_checking, reason};
+use observer_chassis::{
+    BoxError, Readiness, Shutdown, Tasks, connect_patiently, keep_checking, reason,
+};
 use observer_store::LogStore;
 
 use numbers::Numbers;
@@ -39,8 +41,12 @@ pub async fn run(
 ) -> Result<(), BoxError> {
     let tasks = Tasks::new(shutdown.clone());
     let numbers = Arc::new(Numbers::new());
+    let bus_check = readiness.check("bus");
     for _ in 0..config.workers.get() {
-        let consumer = bus.consume(Durable::LogIndexer).await?;
+        let join = || bus.consume(Durable::LogIndexer);
+        let Some(consumer) = connect_patiently(&bus_check, &shutdown, join).await else {
+            break; // Asked to end while the bus is away.
+        };
         let (store, numbers) = (Arc::clone(&store), Arc::clone(&numbers));
         let settler = Settler { store, numbers, shutdown: shutdown.clone() };
         tasks.spawn("log-indexer", async move {
@@ -64,9 +70,8 @@ pub async fn run(
             Ok::<(), BoxError>(())
         }
     });
-    let check = readiness.check("bus");
     tasks.spawn("bus-check", async move {
-        keep_checking(check, shutdown, || bus.check()).await;
+        keep_checking(bus_check, shutdown, || bus.check()).await;
         Ok::<(), BoxError>(())
     });
     tasks.finish().await?;

@@ -62,7 +62,8 @@ async fn run(cli: &Cli) -> anyhow::Result<()> {
     let config: Config = load_config(SECTIONS, &cli.config)?;
     let telemetry = start_telemetry("log-indexer", &config.log)?;
     let shutdown = shutdown_on_signals(config.shutdown.grace())?;
-    let readiness = Readiness::new(config.bus.profile.name());
+    let (profile, promise) = config.bus.delivery();
+    let readiness = Readiness::new(profile).promising(promise);
     let admin = bind("admin", config.admin.listen.unwrap_or(ADMIN_LISTEN)).await?;
     let _admin = serve_admin(admin, readiness.clone(), telemetry.metrics(), shutdown.clone());
 

@@ -31,8 +31,10 @@ pub use config::VarStoreConfig;
 
 use std::sync::Arc;
 
-use observer_bus::{Bus, Durable, Service, Topic};
-use observer_chassis::{BoxError, Readiness, Shutdown, Tasks, keep_checking, reason};
+use observer_bus::{Bus, Consumer, Durable, Listener, Requests, Service, Topic};
+use observer_chassis::{
+    BoxError, Check, Readiness, Shutdown, Tasks, connect_patiently, keep_checking, reason,
+};
 use observer_store::VarStore;
 use observer_wire::Limits;
 
@@ -71,11 +73,11 @@ pub async fn run(
 ) -> Result<(), BoxError> {
     let context = Arc::new(Context::new(limits, bus, store));
     let tasks = Tasks::new(shutdown.clone());
-    let gateways = context.bus.listen(Topic::Gateways).await?;
-    let reports = context.bus.consume(Durable::VarStore).await?;
-    let edits = context.bus.consume(Durable::EditApplier).await?;
-    let requests = context.bus.serve(Service::Vars).await?;
-
+    let Some(Joined { gateways, reports, edits, requests }) =
+        join(context.bus.as_ref(), &readiness.check("bus"), &shutdown).await
+    else {
+        return Ok(()); // Asked to end while the bus is away.
+    };
     tasks.spawn("presence", presence::keep(Arc::clone(&context), gateways, shutdown.clone()));
     tasks.spawn("report", report::take(Arc::clone(&context), reports, shutdown.clone()));
     tasks.spawn("applier", applier::apply(Arc::clone(&context), edits, shutdown.clone()));
@@ -89,6 +91,24 @@ pub async fn run(
     tasks.spawn("checks", watch(context, readiness, shutdown));
     tasks.finish().await?;
     Ok(())
+}
+
+/// What var-store gets from the bus.
+struct Joined {
+    gateways: Box<dyn Listener>,
+    reports: Box<dyn Consumer>,
+    edits: Box<dyn Consumer>,
+    requests: Box<dyn Requests>,
+}
+
+/// Joins the bus, which may be away for a while; `None` when shutdown is requested first.
+async fn join(bus: &dyn Bus, check: &Check, shutdown: &Shutdown) -> Option<Joined> {
+    Some(Joined {
+        gateways: connect_patiently(check, shutdown, || bus.listen(Topic::Gateways)).await?,
+        reports: connect_patiently(check, shutdown, || bus.consume(Durable::VarStore)).await?,
+        edits: connect_patiently(check, shutdown, || bus.consume(Durable::EditApplier)).await?,
+        requests: connect_patiently(check, shutdown, || bus.serve(Service::Vars)).await?,
+    })
 }
 
 /// Tells `/readyz` whether store and bus can be used.

@@ -46,6 +46,20 @@ impl Profile {
         }
     }
 
+    /// What an event that was acknowledged survives, in words for people.
+    #[must_use]
+    pub fn promise(self) -> &'static str {
+        match self {
+            Self::Fast => {
+                "what is acknowledged survives killed processes; a power cut may cost two minutes"
+            }
+            Self::Durable => "what is acknowledged survives killed processes and power cuts",
+            Self::ReplicatedDurable => {
+                "what is acknowledged survives killed processes, power cuts and the loss of a disk"
+            }
+        }
+    }
+
     /// Copies that the broker keeps of each stream.
     #[must_use]
     pub fn replicas(self) -> usize {
@@ -70,8 +84,8 @@ pub struct BusConfig {
     pub url: String,
     /// NATS: what an accepted event survives: `fast`, `durable` or `replicated-durable`.
     pub profile: Profile,
-    /// NATS: address of the server's monitoring port (`http://…`). Above `fast` it is needed, since
-    /// nothing else shows whether the server syncs.
+    /// NATS: addresses of the servers' monitoring ports (`http://…`), separated by commas. Above `fast`
+    /// those of all servers are needed, since nothing else shows whether a server syncs.
     pub monitor_url: Option<String>,
     /// NATS: bytes of log events that may wait for the log indexer; then games are told `busy`.
     pub logs_bytes_max: u64,
@@ -116,6 +130,17 @@ impl Default for BusConfig {
 }
 
 impl BusConfig {
+    /// Name of the delivery profile in force, and what it promises.
+    #[must_use]
+    pub fn delivery(&self) -> (&'static str, &'static str) {
+        match self.kind {
+            // What its consumers settled their stores have synced, and those of `observer serve` are
+            // files in one folder.
+            BusType::InProcess => ("embedded", Profile::Durable.promise()),
+            BusType::Nats => (self.profile.name(), self.profile.promise()),
+        }
+    }
+
     /// Names the setting that keeps a process apart from the others, with what would do; `None` when
     /// they can reach each other.
     #[must_use]

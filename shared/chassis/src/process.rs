@@ -56,8 +56,9 @@ impl ShutdownConfig {
     }
 }
 
-/// First pause between two tries to reach a system, and the longest.
-const CONNECT_PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// First pause between two tries to reach a system, and the longest: with the time that one try may
+/// take, a process is ready within 10 s of the return of what it waits for.
+const CONNECT_PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
 
 /// Tries `connect` until it succeeds, and tells `check` meanwhile why not. `None` when shutdown is
 /// requested first, as a signal during start must end the process at once.

@@ -2,8 +2,11 @@
 //! a row of the table in `docs/reliability.md`. Small, they are ordinary tests; at full size they are
 //! `make test-faults`.
 
+mod gone;
 mod killed;
 mod network;
+#[cfg(target_os = "linux")]
+mod power;
 mod still;
 mod stopped;
 
@@ -18,8 +21,11 @@ use crate::device::{Addresses, Fleet, FleetOptions, Kept, Project, below};
 use crate::http::Api;
 use crate::laws::{Counts, Verdict, judge, read_until_stable};
 
+pub use gone::{RETURN_WITHIN, embedded_is_terminated, servers_are_gone, start_with_a_backlog};
 pub use killed::{embedded_is_killed, gateway_is_killed, nats_is_killed};
 pub use network::{broken_connections, sliced_network};
+#[cfg(target_os = "linux")]
+pub use power::{Cuts, power_is_cut, power_is_cut_on_a_lying_disk};
 pub use still::nats_stands_still;
 pub use stopped::{half_a_line_at_the_end, rolling_restart};
 

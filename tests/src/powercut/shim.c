@@ -102,21 +102,23 @@ int open64(const char *path, int flags, ...) { MODE(flags) return open_at(AT_FDC
 int openat(int at, const char *path, int flags, ...) { MODE(flags) return open_at(at, path, flags, mode); }
 int openat64(int at, const char *path, int flags, ...) { MODE(flags) return open_at(at, path, flags, mode); }
 
-int close(int fd) {
-    pthread_mutex_lock(&order);
-    if (fd >= 0 && fd < FDS_MAX) inode_of[fd] = 0;
-    int result = REAL(close)(fd);
-    int error = errno;
-    pthread_mutex_unlock(&order);
-    errno = error;
-    return result;
-}
-
 /* Whether what is written there is told to somebody: sockets, and standard output. */
 static int is_told(int fd) {
     struct stat st;
     if (journal < 0 || fd == journal) return 0;
     return fd == 1 || (!fstat(fd, &st) && S_ISSOCK(st.st_mode));
+}
+
+int close(int fd) {
+    pthread_mutex_lock(&order);
+    if (fd >= 0 && fd < FDS_MAX) inode_of[fd] = 0;
+    /* The next socket gets this number: its first line is not the rest of this one's last. */
+    if (is_told(fd)) note(SENT, (uint64_t)fd, 0, "\n", 1);
+    int result = REAL(close)(fd);
+    int error = errno;
+    pthread_mutex_unlock(&order);
+    errno = error;
+    return result;
 }
 
 static void wrote(int fd, int told, off_t at, const struct iovec *parts, int count, ssize_t written) {

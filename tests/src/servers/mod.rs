@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 pub use self::elasticsearch::{Elasticsearch, ElasticsearchOptions};
-pub use self::nats::{NatsOptions, NatsServer, NatsVersion};
+pub use self::nats::{NatsCluster, NatsOptions, NatsServer, NatsVersion};
 pub use self::redis::{Fsync, RedisOptions, RedisServer};
 use crate::child::{GuardedChild, Signal, folder};
 
@@ -84,6 +84,12 @@ impl Server {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.pid()
+    }
+
+    /// Folder with the server's files.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.child.folder()
     }
 
     /// All that the server printed so far.

@@ -101,6 +101,55 @@ impl NatsServer {
     }
 }
 
+/// Three nats-servers that keep copies of each other's streams.
+#[derive(Debug)]
+pub struct NatsCluster {
+    /// The servers, to be killed and restarted one by one.
+    pub servers: Vec<NatsServer>,
+}
+
+impl NatsCluster {
+    /// Starts three servers with monitoring; each syncs or not, as `sync_always` says of it. They need
+    /// a moment more to choose who leads.
+    ///
+    /// # Panics
+    ///
+    /// When one does not come up.
+    pub async fn start(sync_always: [bool; 3]) -> Self {
+        let ports: Vec<u16> = sync_always.iter().map(|_| free_port()).collect();
+        let routes: Vec<String> =
+            ports.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
+        let start = |number: usize| {
+            let name = format!("server-{number}");
+            let arguments =
+                ["-n", &name, "--cluster_name", "test", "--cluster", &routes[number], "--routes"];
+            let mut args: Vec<String> = arguments.iter().map(|arg| (*arg).to_owned()).collect();
+            args.push(routes.join(","));
+            let sync_always = sync_always[number];
+            NatsServer::start(NatsOptions {
+                monitoring: true,
+                sync_always,
+                args,
+                ..NatsOptions::default()
+            })
+        };
+        let (a, b, c) = tokio::join!(start(0), start(1), start(2));
+        Self { servers: vec![a, b, c] }
+    }
+
+    /// Addresses of all servers, separated by commas.
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.servers.iter().map(NatsServer::url).collect::<Vec<_>>().join(",")
+    }
+
+    /// Monitoring addresses of all servers, separated by commas.
+    #[must_use]
+    pub fn monitor_url(&self) -> String {
+        self.servers.iter().map(NatsServer::monitor_url).collect::<Vec<_>>().join(",")
+    }
+}
+
 impl Deref for NatsServer {
     type Target = Server;
 

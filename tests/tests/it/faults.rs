@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use observer_tests::faults::{
-    broken_connections, embedded_is_killed, gateway_is_killed, half_a_line_at_the_end,
-    nats_is_killed, nats_stands_still, rolling_restart, sliced_network,
+    broken_connections, embedded_is_killed, embedded_is_terminated, gateway_is_killed,
+    half_a_line_at_the_end, nats_is_killed, nats_stands_still, rolling_restart, servers_are_gone,
+    sliced_network, start_with_a_backlog,
 };
 
 #[tokio::test]
@@ -61,4 +62,39 @@ async fn a_line_that_becomes_whole_at_the_end_is_stored_or_refused() {
     assert_eq!((half.code, half.stored), (Some(0), usize::from(accepted)), "{half:?}");
     let last = half.answers.last().expect("not closed without a word");
     assert!(last.starts_with("ERR draining "), "{last}");
+}
+
+#[tokio::test]
+async fn nothing_in_flight_is_lost_when_the_embedded_form_is_told_to_end() {
+    let row = embedded_is_terminated(2).await;
+    row.must_hold();
+    assert_eq!(row.answered("timeout"), 0, "{:?}", row.answers);
+}
+
+#[tokio::test]
+async fn servers_may_go_and_come_back_at_any_time_also_at_the_start() {
+    servers_are_gone(1).await.must_hold();
+}
+
+#[tokio::test]
+async fn a_start_with_a_backlog_makes_progress() {
+    start_with_a_backlog(50).await;
+}
+
+#[cfg(target_os = "linux")]
+mod power_cut {
+    use observer_tests::faults::{power_is_cut, power_is_cut_on_a_lying_disk};
+
+    #[tokio::test]
+    async fn a_power_cut_at_any_moment_loses_nothing_that_was_acknowledged() {
+        let cuts = power_is_cut(60, 4).await;
+        assert!(cuts.lost.is_empty(), "{cuts:#?}");
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_does_not_sync_commits_loses_what_was_acknowledged() {
+        // What was folded into the database in between is safe there too.
+        let cuts = power_is_cut_on_a_lying_disk(30, 4).await;
+        assert!(!cuts.lost.is_empty(), "the test above could not fail: {cuts:#?}");
+    }
 }

@@ -9,8 +9,6 @@ mod disk_full;
 mod exchange;
 mod killed;
 mod level2;
-#[cfg(target_os = "linux")]
-mod power_cut;
 mod stored;
 mod transcripts;
 

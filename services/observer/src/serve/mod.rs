@@ -104,7 +104,8 @@ pub(crate) async fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let at = addresses(&admin, &gateway, &api, reach)?;
 
     let about = about(&config);
-    let readiness = Readiness::new(&about.profile);
+    let promise = config.bus.delivery().1;
+    let readiness = Readiness::new(&about.profile).promising(promise);
     let _admin = serve_admin(admin, readiness.clone(), telemetry.metrics(), shutdown.clone());
     let Some(ports) = ports::connect(&config, &readiness, &shutdown).await? else {
         return Ok(());
@@ -186,12 +187,11 @@ async fn open_door(what: &'static str, address: SocketAddr) -> anyhow::Result<Tc
 
 /// How this process is put together, as page and `/readyz` show it.
 fn about(config: &ServeConfig) -> About {
-    match config.bus.kind {
-        BusType::InProcess => About { form: "embedded", profile: "embedded".to_owned() },
-        BusType::Nats => {
-            About { form: "distributed", profile: config.bus.profile.name().to_owned() }
-        }
-    }
+    let form = match config.bus.kind {
+        BusType::InProcess => "embedded",
+        BusType::Nats => "distributed",
+    };
+    About { form, profile: config.bus.delivery().0.to_owned() }
 }
 
 /// Listeners that services take over.

@@ -25,9 +25,8 @@ use crate::{BusError, PAYLOAD_BYTES_MAX};
 /// unknown settings.
 const VERSION_MIN: (u32, u32) = (2, 10);
 
-/// Time for the first connection. A process that cannot reach its broker says so and ends; whoever
-/// supervises it starts it again.
-const FIRST_CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for the first connection. A process that cannot reach its broker says so, and tries again.
+const FIRST_CONNECTION_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Pause between two attempts at the first connection.
 const FIRST_CONNECTION_RETRY: Duration = Duration::from_millis(200);

@@ -85,6 +85,28 @@ pub(super) async fn prepare(broker: &Broker, config: &BusConfig) -> Result<(), B
     Ok(())
 }
 
+/// Checks that the streams on disk are as they were prepared, and makes none.
+pub(super) async fn check(jetstream: &Context, config: &BusConfig) -> Result<(), BusError> {
+    let operation = "checking a stream";
+    for wanted in [logs(config), vars(config), edits(config), dead(config)] {
+        match jetstream.get_stream(&wanted.name).await {
+            Ok(stream) => compare(&wanted, &stream.cached_info().config)
+                .map_err(|error| refused(operation, error))?,
+            Err(error) if is_missing(&error) => {
+                // Made anew it would be empty, as if nothing had been lost.
+                let words = format!(
+                    "stream {} is gone from the NATS server, and with it what it held; whoever \
+                     restarts this process makes an empty one",
+                    wanted.name
+                );
+                return Err(refused(operation, words));
+            }
+            Err(error) => return Err(unavailable(operation, error)),
+        }
+    }
+    Ok(())
+}
+
 /// Makes the memory stream anew when a server was restarted, and with it forgot the stream, until
 /// the bus is dropped. What was published meanwhile is not in it; cursors from before are reset.
 pub(super) fn keep_live(broker: &Broker, config: &BusConfig) {

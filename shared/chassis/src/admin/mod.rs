@@ -35,6 +35,7 @@ const STARTING: &str = "starting";
 #[derive(Clone, Debug)]
 pub struct Readiness {
     profile: Arc<str>,
+    promise: Arc<str>,
     checks: Arc<Mutex<BTreeMap<&'static str, CheckReport>>>,
 }
 
@@ -42,7 +43,15 @@ impl Readiness {
     /// No checks yet, and so ready. `profile` is the delivery profile, as `/readyz` shows it.
     #[must_use]
     pub fn new(profile: &str) -> Self {
-        Self { profile: profile.into(), checks: Arc::default() }
+        Self { profile: profile.into(), promise: Arc::default(), checks: Arc::default() }
+    }
+
+    /// Says, in the log now and in `/readyz` from now on, what the profile promises.
+    #[must_use]
+    pub fn promising(mut self, promise: &str) -> Self {
+        self.promise = promise.into();
+        info!(profile = &*self.profile, promise, "delivery profile");
+        self
     }
 
     /// Registers the check `name`: not ok until its owner says so. The same name is the same check.
@@ -86,7 +95,8 @@ impl Readiness {
     fn report(&self) -> ReadinessReport {
         let checks = self.lock().clone();
         let ready = checks.values().all(|check| check.ok);
-        ReadinessReport { ready, profile: self.profile.to_string(), checks }
+        let (profile, promise) = (self.profile.to_string(), self.promise.to_string());
+        ReadinessReport { ready, profile, promise, checks }
     }
 }
 
@@ -119,6 +129,7 @@ impl Check {
 struct ReadinessReport {
     ready: bool,
     profile: String,
+    promise: String,
     checks: BTreeMap<&'static str, CheckReport>,
 }
 

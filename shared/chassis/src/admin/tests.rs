@@ -22,7 +22,7 @@ impl Process {
     async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let readiness = Readiness::new("durable");
+        let readiness = Readiness::new("durable").promising("it is kept");
         let shutdown = Shutdown::new(Duration::from_secs(1));
         let metrics = install_metrics().unwrap();
         let server = serve_admin(listener, readiness.clone(), metrics, shutdown.clone());
@@ -57,7 +57,8 @@ async fn process_is_alive_even_when_not_ready() {
 async fn process_without_dependencies_is_ready() {
     let process = Process::start().await;
     assert!(process.readiness.is_ready());
-    let expected = json!({ "ready": true, "profile": "durable", "checks": {} });
+    let expected =
+        json!({ "ready": true, "profile": "durable", "promise": "it is kept", "checks": {} });
     process.check_ready(200, expected).await;
 }
 
@@ -68,7 +69,7 @@ async fn every_check_must_be_ok() {
     let store = process.readiness.check("store");
     bus.ok();
     let ok = json!({ "ok": true, "reason": null });
-    let expect = |ready, store: &Value| json!({ "ready": ready, "profile": "durable", "checks": { "bus": ok, "store": store } });
+    let expect = |ready, store: &Value| json!({ "ready": ready, "profile": "durable", "promise": "it is kept", "checks": { "bus": ok, "store": store } });
     let starting = json!({ "ok": false, "reason": "starting" });
     process.check_ready(503, expect(false, &starting)).await;
 
@@ -85,7 +86,8 @@ async fn draining_process_is_not_ready_but_answers() {
     let process = Process::start().await;
     process.shutdown.request();
     let checks = json!({ "shutdown": { "ok": false, "reason": "draining" } });
-    let expected = json!({ "ready": false, "profile": "durable", "checks": checks });
+    let expected =
+        json!({ "ready": false, "profile": "durable", "promise": "it is kept", "checks": checks });
     process.check_ready(503, expected).await;
     assert_eq!(process.get("/livez").await.0, 200);
 }

@@ -12,7 +12,7 @@ use observer_bus::{
     REPLAY_MAX, RequestError, Resume, Service, Stream, Topic,
 };
 use observer_tests::eventually;
-use observer_tests::servers::{NatsOptions, NatsServer, NatsVersion};
+use observer_tests::servers::{NatsCluster, NatsOptions, NatsServer, NatsVersion};
 use tokio::time::{Instant, timeout};
 
 use super::rig::Dead;
@@ -172,6 +172,105 @@ async fn durable_profile_is_ready_only_where_the_server_is_seen_to_sync() {
             let complaint = bus.check().await.unwrap_err();
             assert!(complaint.contains(reason), "{complaint}");
         }
+    })
+    .await;
+}
+
+/// Time for three servers to agree on who leads, on a busy machine.
+const AGREED_WITHIN: Duration = Duration::from_secs(40);
+
+/// A bus on three servers, once they agree.
+async fn replicated(cluster: &NatsCluster) -> (BusConfig, Arc<dyn Bus>) {
+    let config = BusConfig {
+        kind: BusType::Nats,
+        url: cluster.url(),
+        profile: Profile::ReplicatedDurable,
+        monitor_url: Some(cluster.monitor_url()),
+        ..BusConfig::default()
+    };
+    let bus =
+        eventually(AGREED_WITHIN, "three servers agree", async || try_connect(&config).await.ok());
+    let bus = bus.await;
+    (config, bus)
+}
+
+#[tokio::test]
+async fn three_servers_keep_the_replicated_profile_while_one_is_away_and_not_while_two_are() {
+    let mut cluster = NatsCluster::start([true; 3]).await;
+    let (config, bus) = replicated(&cluster).await;
+    bus.check().await.unwrap();
+    bus.publish(event(Stream::Logs, PROJECT(1), "all")).await.unwrap();
+
+    let two = cluster.monitor_url().rsplit_once(',').unwrap().0.to_owned();
+    let unseen =
+        try_connect(&BusConfig { monitor_url: Some(two), ..config.clone() }).await.unwrap();
+    let complaint = unseen.check().await.unwrap_err();
+    assert!(complaint.contains("takes 3 NATS servers here"), "{complaint}");
+
+    cluster.servers[0].kill();
+    eventually(AGREED_WITHIN, "two servers take events", async || {
+        bus.publish(event(Stream::Logs, PROJECT(1), "two")).await.ok()
+    })
+    .await;
+    eventually(AGREED_WITHIN, "two servers are enough", async || bus.check().await.ok()).await;
+
+    // The one that is left acknowledges nothing; readiness tells within the minute.
+    cluster.servers[1].kill();
+    assert!(bus.publish(event(Stream::Logs, PROJECT(1), "one")).await.is_err());
+
+    for server in &mut cluster.servers[..2] {
+        server.restart().await;
+    }
+    eventually(AGREED_WITHIN, "all are back", async || bus.check().await.ok()).await;
+    eventually(AGREED_WITHIN, "events are taken", async || {
+        bus.publish(event(Stream::Logs, PROJECT(1), "one")).await.ok()
+    })
+    .await;
+    let mut consumer = bus.consume(Durable::LogIndexer).await.unwrap();
+    for expected in ["all", "two", "one"] {
+        let delivery = take(&mut consumer).await;
+        assert_eq!(&delivery.payload()[..], expected.as_bytes());
+        delivery.ack().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn one_of_three_servers_that_does_not_sync_is_named() {
+    let cluster = NatsCluster::start([true, true, false]).await;
+    let (_, bus) = replicated(&cluster).await;
+    let complaint = bus.check().await.unwrap_err();
+    assert!(complaint.contains("does not sync"), "{complaint}");
+    assert!(complaint.contains(&cluster.servers[2].monitor_url()), "{complaint}");
+}
+
+#[tokio::test]
+async fn a_server_that_comes_back_without_syncing_or_without_its_streams_is_found_out() {
+    let sync = NatsOptions { monitoring: true, sync_always: true, ..NatsOptions::default() };
+    let mut server = NatsServer::start(sync).await;
+    let durable = BusConfig {
+        profile: Profile::Durable,
+        monitor_url: Some(server.monitor_url()),
+        ..config(&server)
+    };
+    let bus = try_connect(&durable).await.unwrap();
+    bus.check().await.unwrap();
+
+    server.kill();
+    std::fs::write(server.folder().join("nats.conf"), "jetstream { sync_interval: 2m }\n").unwrap();
+    server.restart().await;
+    let found = |what| move |error: String| error.contains(what).then_some(());
+    eventually(AGREED_WITHIN, "it does not sync", async || {
+        bus.check().await.err().and_then(found("does not sync"))
+    })
+    .await;
+
+    server.kill();
+    let conf = "jetstream { sync_interval: always }\n";
+    std::fs::write(server.folder().join("nats.conf"), conf).unwrap();
+    std::fs::remove_dir_all(server.folder().join("jetstream")).unwrap();
+    server.restart().await;
+    eventually(AGREED_WITHIN, "its streams are gone", async || {
+        bus.check().await.err().and_then(found("is gone from the NATS server"))
     })
     .await;
 }
