@@ -43,6 +43,9 @@ pub(crate) fn take(worker: &Rc<Worker>, socket: &Rc<Socket>, line: &[u8], now_us
         }
         Ok(Frame::SignIn { key }) => {
             numbers.line_in(Kind::SignIn);
+            if socket.signed_in().is_none() {
+                socket.unsay(); // A hello that did not sign in is not what holds now.
+            }
             sign_in::begin(worker, socket, key);
         }
         Ok(Frame::Ping { line }) => {

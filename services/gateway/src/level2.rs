@@ -152,6 +152,9 @@ pub(crate) fn hello(
         signed_in.epoch.set(now_us().max(signed_in.epoch.get() + 1));
     }
     socket.say(said);
+    if !same {
+        fence(worker, socket);
+    }
     worker.shared.numbers.lines_accepted.increment(1);
     sign_in::answer_hello(worker, socket);
     Ok(())

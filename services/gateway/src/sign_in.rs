@@ -86,6 +86,7 @@ fn complete(worker: &Rc<Worker>, socket: &Rc<Socket>, key: ApiKey, project: Proj
     // Registered first: an edit of this moment finds the socket, or is in the document already.
     worker.registry.borrow_mut().sign_in(socket, &project);
     if socket.said().is_some() {
+        level2::fence(worker, socket);
         return answer_hello(worker, socket);
     }
     socket.tell(answer::write_signed_in);
@@ -102,7 +103,6 @@ fn complete(worker: &Rc<Worker>, socket: &Rc<Socket>, key: ApiKey, project: Proj
 /// Answers a hello of a socket that is signed in: who it is now, and what holds.
 pub(crate) fn answer_hello(worker: &Rc<Worker>, socket: &Rc<Socket>) {
     let Some(signed_in) = socket.signed_in() else { return };
-    level2::fence(worker, socket);
     if let Some(sign_in) = Presence::of(socket, LineKind::SignIn) {
         presence::tell(worker, sign_in);
     }

@@ -113,6 +113,11 @@ impl Socket {
         self.said.borrow().clone()
     }
 
+    /// It signs in as a socket of level 1 after all.
+    pub(crate) fn unsay(&self) {
+        *self.said.borrow_mut() = None;
+    }
+
     /// A hello came.
     pub(crate) fn say(&self, said: Said) {
         *self.said.borrow_mut() = Some(Rc::new(said));

@@ -8,6 +8,7 @@ mod command_line;
 mod disk_full;
 mod exchange;
 mod killed;
+mod level2;
 mod stored;
 mod transcripts;
 

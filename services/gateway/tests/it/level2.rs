@@ -114,6 +114,21 @@ async fn a_bad_hello_is_refused_by_the_name_of_its_field_and_may_be_said_again()
 }
 
 #[tokio::test]
+async fn a_hello_that_did_not_sign_in_leaves_the_socket_as_it_was() {
+    let rig = Rig::start().await;
+    rig.bus.silence_keys(true);
+    let mut game = Game::connect(rig.address).await;
+    game.send(&format!("h:{KEY}:{{}}\n")).await;
+    assert!(game.line().await.starts_with("ERR busy - 1000 "));
+    rig.bus.silence_keys(false);
+    game.send(&format!("v:{KEY}\n")).await;
+    assert_eq!(game.line().await, "OK");
+    rig.bus.edit(&edit(1, "1"));
+    assert_eq!(game.callback(KEY).await, r#"[{"name":"gravity","type":"float","value":"1"}]"#);
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn who_says_hello_is_told_why_its_socket_closes_in_an_x_line() {
     let rig = Rig::start().await;
     let mut stranger = Game::connect(rig.address).await;
@@ -337,6 +352,32 @@ async fn lines_of_level_2_need_a_hello() {
     assert!(old.line().await.starts_with("ERR wrong_key"));
     old.send("a:x:7\n").await;
     assert!(old.line().await.starts_with("ERR unknown_line - - a: lines are not taken"));
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_silent_game_is_asked_and_closed_unless_it_answers_or_is_in_the_background() {
+    let rig = Rig::start().await;
+    let beat = r#"{"heartbeat_ms":5000}"#;
+    let mut silent = hello(&rig, beat).await;
+    let mut answers = hello(&rig, beat).await;
+    let mut background = hello(&rig, beat).await;
+    background.send(&format!("d:{KEY}:back\n")).await;
+    assert!(silent.line().await.starts_with("p:"));
+    let asked = answers.line().await;
+    assert!(asked.starts_with("p:"), "{asked}");
+    answers.send(&format!("{asked}\n")).await;
+    assert_eq!(silent.line().await, "x:idle:1000");
+    silent.is_closed().await;
+    // The echo was not echoed again; what came now is the next question, or none yet.
+    answers.send("p:mine\n").await;
+    let mut line = answers.line().await;
+    if line != "p:mine" {
+        assert!(line.starts_with("p:") && line != asked, "{line}");
+        line = answers.line().await;
+    }
+    assert_eq!(line, "p:mine");
+    background.hears_nothing_more().await;
     rig.stop().await;
 }
 

@@ -4,10 +4,13 @@
 
 use observer_wire::answer::{Refusal, write_error};
 use observer_wire::declare::{self, Declared};
+use observer_wire::dropped::Dropped;
 use observer_wire::event::{self, Event};
 use observer_wire::frame::{Body, Frame};
+use observer_wire::hello::{FIELD_BYTES_MAX, Hello};
 use observer_wire::line::LineSplitter;
 use observer_wire::records::Records;
+use observer_wire::server::ServerLine;
 use observer_wire::text::{self, Term};
 use observer_wire::value::{self, VarType};
 use observer_wire::{Limits, record};
@@ -16,11 +19,14 @@ use observer_wire::{Limits, record};
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its folder in the corpus.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("lines", lines),
     ("frame", frame),
     ("records", records),
     ("declare", declare),
+    ("hello", hello),
+    ("dropped", dropped),
+    ("server", server),
     ("event", event),
     ("query", query),
     ("value", value),
@@ -70,8 +76,57 @@ pub fn frame(bytes: &[u8]) {
     match Frame::parse(line) {
         Ok(Frame::Logs(body)) => body_of(&body, records_of),
         Ok(Frame::Vars(body)) => body_of(&body, declared_of),
+        Ok(Frame::Hello(body)) => body_of(&body, hello_of),
+        Ok(Frame::Dropped(body)) => body_of(&body, dropped_of),
         Ok(_) => {}
         Err(refused) => one_line(&refused.refusal),
+    }
+}
+
+/// A hello is within its bounds, or refused in one line of text.
+pub fn hello(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        hello_of(text);
+    }
+}
+
+fn hello_of(json: &str) {
+    match Hello::read(json, &Limits::default()) {
+        Ok(hello) => {
+            let texts = [&hello.device, &hello.session, &hello.epoch, &hello.about.name];
+            for text in texts.into_iter().flatten().chain(&hello.about.labels) {
+                assert!(text.len() <= FIELD_BYTES_MAX);
+            }
+            let ids = [&hello.device, &hello.session];
+            assert!(ids.into_iter().flatten().all(|id| !id.contains(char::is_control)));
+        }
+        Err(refusal) => one_line(&refusal),
+    }
+}
+
+/// A report of drops becomes one good record, or is refused in one line of text.
+pub fn dropped(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        dropped_of(text);
+    }
+}
+
+fn dropped_of(json: &str) {
+    match Dropped::read(json, &Limits::default()) {
+        Ok(dropped) => {
+            let mut records = Records::default();
+            let gap = dropped.gap_json("by the game");
+            assert!(records.check(&gap, &Limits::default()).is_ok());
+            assert_eq!((records.count, records.odd.len()), (1, 0));
+        }
+        Err(refusal) => one_line(&refusal),
+    }
+}
+
+/// A line to a game is read or ignored.
+pub fn server(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _read = ServerLine::parse(text);
     }
 }
 
