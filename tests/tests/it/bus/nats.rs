@@ -226,7 +226,18 @@ async fn three_servers_keep_the_replicated_profile_while_one_is_away_and_not_whi
         bus.publish(event(Stream::Logs, PROJECT(1), "one")).await.ok()
     })
     .await;
-    let mut consumer = bus.consume(Durable::LogIndexer).await.unwrap();
+    // A stream may have its leader before the cluster has the one that makes consumers: until then a
+    // consumer is `Unavailable`, and asked for again.
+    let mut consumer = eventually(AGREED_WITHIN, "consumers can be made", async || {
+        match bus.consume(Durable::LogIndexer).await {
+            Ok(consumer) => Some(consumer),
+            Err(error) => {
+                assert_eq!(error.kind, BusErrorKind::Unavailable, "{error:?}");
+                None
+            }
+        }
+    })
+    .await;
     for expected in ["all", "two", "one"] {
         let delivery = take(&mut consumer).await;
         assert_eq!(&delivery.payload()[..], expected.as_bytes());
