@@ -120,6 +120,7 @@ fn accept_dropped(
 ) -> Result<(), Refusal> {
     let body = &arrived.body;
     level2::check(socket, body.key, "n")?;
+    let signed_in = check_key(socket, body)?;
     let again = socket.count_line(body.mid);
     let mut decoded = Vec::new(); // Rare: not worth a buffer of the worker's.
     let json = body.payload.decode(&mut decoded)?;
@@ -129,13 +130,13 @@ fn accept_dropped(
         return Ok(());
     }
     let json = dropped.gap_json("by the game");
-    append(worker, socket, arrived, &Checked { json: &json, count: 1, odd: &[], again })
+    append(worker, socket, arrived, &Checked { signed_in, json: &json, count: 1, odd: &[], again })
 }
 
 /// Appends the line, to be answered once it is safe.
 fn accept(worker: &Rc<Worker>, socket: &Rc<Socket>, arrived: &Arrived<'_>) -> Result<(), Refusal> {
     let Arrived { kind, ref body, .. } = *arrived;
-    check_key(socket, body)?;
+    let signed_in = check_key(socket, body)?;
     let again = socket.count_line(body.mid);
 
     let mut scratch = worker.scratch.borrow_mut();
@@ -151,11 +152,12 @@ fn accept(worker: &Rc<Worker>, socket: &Rc<Socket>, arrived: &Arrived<'_>) -> Re
         return Ok(());
     }
     let odd = if kind == LineKind::Logs { records.odd.as_slice() } else { &[] };
-    append(worker, socket, arrived, &Checked { json, count, odd, again })
+    append(worker, socket, arrived, &Checked { signed_in, json, count, odd, again })
 }
 
-/// A payload that may be stored.
+/// A payload that may be stored, and who sent it.
 struct Checked<'c> {
+    signed_in: &'c SignedIn,
     json: &'c str,
     count: u32,
     odd: &'c [u32],
@@ -170,8 +172,7 @@ fn append(
     checked: &Checked<'_>,
 ) -> Result<(), Refusal> {
     let Arrived { kind, ref body, now_us } = *arrived;
-    let Checked { json, count, odd, again } = *checked;
-    let signed_in = check_key(socket, body)?;
+    let Checked { signed_in, json, count, odd, again } = *checked;
     let said = socket.said();
     let said = said.as_deref();
     worker.shared.budget.check(&signed_in.project, json.len() + HEAD_BYTES_ABOUT)?;

@@ -179,7 +179,9 @@ fn describe() {
     );
     describe_counter!(
         "observer_records_accepted_total",
-        "Log records in accepted lines. Sum of stored, duplicate, buried and backlog downstream."
+        "Log records in accepted lines: the sum of stored, duplicate, buried and backlog downstream \
+         where no line was sent again. Else at least that: of a message that it knows already the \
+         bus passes nothing on."
     );
     describe_counter!(
         "observer_sockets_closed_total",

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! [`batch`] reads deliveries into records, [`settle`] stores them and settles each delivery by what
-//! became of its records; [`watch`] counts what waits and what was buried. The indexer looks at no socket and answers nobody: a game's `OK` is the
-//! bus's business.
+//! became of its records; [`watch`] counts what waits and what was buried. The indexer looks at no
+//! socket and answers nobody: a game's `OK` is the bus's business.
 
 mod batch;
 mod config;

@@ -128,6 +128,24 @@ pub enum GoneState {
     Ended,
 }
 
+impl GoneState {
+    /// The word for it, in events, stores and answers. Never reworded.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Lost => "lost",
+            Self::Suspended => "suspended",
+            Self::Ended => "ended",
+        }
+    }
+
+    /// The state of that word.
+    #[must_use]
+    pub fn named(word: &str) -> Option<Self> {
+        [Self::Lost, Self::Suspended, Self::Ended].into_iter().find(|state| state.name() == word)
+    }
+}
+
 /// Id of an entry in the list of devices: a device that names itself has one for each session of its
 /// that lives, any other is its socket's.
 ///
@@ -347,6 +365,15 @@ mod tests {
         assert_eq!(records_told(&whole[..whole.len() - 4]), 4);
         assert_eq!(records_told(&whole[..whole.len() / 2 - 20]), 0);
         assert_eq!(records_told(b"rubbish"), 0);
+    }
+
+    #[test]
+    fn how_a_socket_went_has_one_word_in_events_and_stores() {
+        for state in [GoneState::Lost, GoneState::Suspended, GoneState::Ended] {
+            assert_eq!(GoneState::named(state.name()), Some(state));
+            assert_eq!(serde_json::to_string(&state).unwrap(), format!("\"{}\"", state.name()));
+        }
+        assert_eq!(GoneState::named("gone"), None);
     }
 
     #[test]

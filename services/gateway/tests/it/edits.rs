@@ -6,7 +6,8 @@ use serde_json::value::RawValue;
 use crate::game::Game;
 use crate::rig::{KEY, OTHER_KEY, Rig, eventually};
 
-fn edit(rev: u64, value: &str) -> Edit {
+/// An edit of gravity.
+pub(crate) fn edit(rev: u64, value: &str) -> Edit {
     Edit {
         v: EDIT_VERSION,
         project: KEY.parse().unwrap(),

@@ -3,11 +3,11 @@
 use observer_bus::Stream;
 use observer_wire::Limits;
 use observer_wire::ask::Control;
-use observer_wire::edit::{Change, EDIT_VERSION, Edit, Scope, TypedValue};
 use observer_wire::event::{Gone, GoneState, LineKind, SignIn};
 use observer_wire::sending::Sending;
 use serde_json::Value;
 
+use crate::edits::edit;
 use crate::game::{Game, base64};
 use crate::rig::{KEY, OTHER_KEY, Rig, eventually};
 
@@ -26,25 +26,6 @@ async fn say(game: &mut Game, json: &str) -> Value {
 fn welcome(line: &str) -> Value {
     let json = line.strip_prefix(&format!("h:{KEY}:")).expect(line);
     serde_json::from_str(json).expect(line)
-}
-
-fn edit(rev: u64, value: &str) -> Edit {
-    Edit {
-        v: EDIT_VERSION,
-        project: KEY.parse().unwrap(),
-        epoch: "epoch001".into(),
-        rev,
-        edit_id: format!("e{rev}"),
-        actor: "anna".into(),
-        at: 1,
-        note: None,
-        changes: vec![Change {
-            name: "gravity".into(),
-            scope: Scope::All,
-            set: Some(TypedValue { kind: "float".into(), value: value.into() }),
-        }],
-        raw: None,
-    }
 }
 
 fn gravity(value: &str, rev: u64, base: u64) -> String {

@@ -107,20 +107,6 @@ pub(super) fn unknown_device(at: i64) -> String {
     format!("{zero} {zero} 0 0 {at} lost {json}", zero = padded(0))
 }
 
-/// The word for how a socket went.
-pub(super) fn gone_word(state: GoneState) -> &'static str {
-    match state {
-        GoneState::Lost => "lost",
-        GoneState::Suspended => "suspended",
-        GoneState::Ended => "ended",
-    }
-}
-
-fn read_gone(word: &str) -> Option<GoneState> {
-    let all = [GoneState::Lost, GoneState::Suspended, GoneState::Ended];
-    all.into_iter().find(|state| gone_word(*state) == word)
-}
-
 /// Reads `<epoch> <seq> <named> <online> <since> <gone> <json>`; `None` for a device of which only the end of its
 /// socket was said so far.
 pub(super) fn read_device(device: &str, text: &str) -> Result<Option<Device>, Unreadable> {
@@ -142,7 +128,7 @@ pub(super) fn read_device(device: &str, text: &str) -> Result<Option<Device>, Un
         epoch: epoch.parse().map_err(|_| unreadable())?,
         seq: seq.parse().map_err(|_| unreadable())?,
         background,
-        gone: read_gone(gone).ok_or_else(unreadable)?,
+        gone: GoneState::named(gone).ok_or_else(unreadable)?,
         gateway: gateway.into_owned(),
         online: online == "1",
         since: since.parse().map_err(|_| unreadable())?,

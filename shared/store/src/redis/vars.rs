@@ -249,7 +249,7 @@ impl VarStore for RedisVarStore {
         let keys = Keys::of(project);
         let mut call = keys.devices_call(&SIGN_OUT, device);
         call.arg(device).arg(entry::padded(ended.epoch)).arg(ended.at);
-        call.arg(entry::gone_word(ended.state));
+        call.arg(ended.state.name());
         self.trimming("sign out", &keys, &call).await
     }
 

@@ -104,7 +104,7 @@ pub(super) fn sign_out(
     ended: &Ended,
 ) -> Result<Vec<String>, Failure> {
     let Ended { epoch, at, state } = *ended;
-    let state = gone_word(state);
+    let state = state.name();
     let update = "UPDATE devices SET ended = ?3, gone = ?5, since = iif(epoch <= ?3, ?4, since)
          WHERE project = ?1 AND device = ?2 AND ended < ?3";
     let row = params![project.as_str(), device, to_sql(epoch), at, state];
@@ -213,22 +213,6 @@ fn device(row: &Row<'_>) -> rusqlite::Result<Device> {
         since: row.get(7)?,
         seq: from_sql(row.get(8)?),
         background: row.get(9)?,
-        gone: gone_of(&row.get::<_, String>(10)?),
+        gone: GoneState::named(&row.get::<_, String>(10)?).unwrap_or_default(),
     })
-}
-
-fn gone_word(state: GoneState) -> &'static str {
-    match state {
-        GoneState::Lost => "lost",
-        GoneState::Suspended => "suspended",
-        GoneState::Ended => "ended",
-    }
-}
-
-fn gone_of(word: &str) -> GoneState {
-    match word {
-        "suspended" => GoneState::Suspended,
-        "ended" => GoneState::Ended,
-        _ => GoneState::Lost,
-    }
 }
