@@ -8,7 +8,8 @@
 //! 3. [`session`]: bytes become lines, and waiting bytes are written; one task a socket. What it
 //!    reads and writes is a [`stream`]: TCP, TLS or a WebSocket.
 //! 4. [`sign_in`]: `v:`, with [`keys`] and [`documents`]; [`level2`]: `h:` and what comes with it.
-//! 5. [`accept_line`]: a line is checked and appended to its project's batch.
+//! 5. [`accept_line`]: a line is checked and appended to its project's batch; under pressure it is
+//!    [`shed`], or refused for lack of [`budget`].
 //! 6. [`batch`]: lines of a project gather into one message, which is published.
 //! 7. [`settle`]: what became of the message becomes each line's answer, through [`outbox`].
 //!
@@ -36,6 +37,7 @@ mod registry;
 mod session;
 mod settle;
 mod shared;
+mod shed;
 mod sign_in;
 mod slots;
 mod socket;
@@ -149,6 +151,7 @@ pub async fn run(
         // Workers that do not even answer in time end with the process.
         timeout(CUT_WITHIN, workers.ended()).await.ok();
     }
+    shared.gaps.give_up(&shared.numbers);
     shared.ended.cancel();
     background.shutdown().await;
     drained

@@ -68,6 +68,10 @@ pub(crate) struct Numbers {
     pub(crate) lines_accepted: Counter,
     /// Records of accepted `l:` lines.
     pub(crate) records_accepted: Counter,
+    /// Records of lines that were shed.
+    pub(crate) records_shed: Counter,
+    /// Records that were shed and that no gap record tells of.
+    pub(crate) records_untold: Counter,
     /// Requests for keys.
     pub(crate) keys_asked: Counter,
     /// Requests for wanted documents.
@@ -100,6 +104,8 @@ impl Numbers {
                 .map(|reason| counter!("observer_handshakes_failed_total", "reason" => reason)),
             lines_accepted: counter!("observer_lines_accepted_total"),
             records_accepted: counter!("observer_records_accepted_total"),
+            records_shed: counter!("observer_records_shed_total"),
+            records_untold: counter!("observer_records_shed_untold_total"),
             keys_asked: counter!("observer_keys_asked_total"),
             documents_asked: counter!("observer_documents_asked_total"),
             pushed: counter!("observer_pushed_total"),
@@ -179,9 +185,17 @@ fn describe() {
     );
     describe_counter!(
         "observer_records_accepted_total",
-        "Log records in accepted lines: the sum of stored, duplicate, buried and backlog downstream \
+        "Log records in accepted lines, and gap records of the gateway: the sum of stored, duplicate, buried and backlog downstream \
          where no line was sent again. Else at least that: of a message that it knows already the \
          bus passes nothing on."
+    );
+    describe_counter!(
+        "observer_records_shed_total",
+        "Log records in lines that were shed: dropped for good, as the bus was nearly full."
+    );
+    describe_counter!(
+        "observer_records_shed_untold_total",
+        "Of these, records that no gap record tells of: the gateway ended before the bus took one."
     );
     describe_counter!(
         "observer_sockets_closed_total",

@@ -84,6 +84,15 @@ pub(crate) fn settle(worker: &Worker, lines: Vec<Unsettled>, mids: &str, outcome
                 presence::tell_later(worker, presence);
                 continue;
             }
+            (Origin::Gap(gap), None) => {
+                records += u64::from(line.records);
+                gap.settled(&worker.shared.gaps);
+                continue;
+            }
+            (Origin::Gap(gap), Some(_)) => {
+                gap.tell_later(&worker.shared.gaps);
+                continue;
+            }
         };
         let mid = Mid::parse(mids[line.mid.clone()].as_bytes()).ok();
         match (&refusal, mid) {

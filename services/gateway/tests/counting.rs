@@ -16,7 +16,7 @@ mod rig;
 #[expect(dead_code, reason = "shared with the other tests")]
 mod transport;
 
-use observer_bus::PublishError;
+use observer_bus::{PublishError, Stream};
 use observer_chassis::{LogConfig, start_telemetry};
 use observer_wire::event::LineKind;
 use rig::{KEY, OTHER_KEY, Rig, eventually};
@@ -77,16 +77,25 @@ async fn every_line_in_has_exactly_one_outcome() {
         game.send(&format!("l:{KEY}:[{{}}]:f\n")).await;
         assert!(game.line().await.starts_with(start));
     }
+    // Of two records that are shed the log is told in one, at the latest now.
+    rig.bus.fill(Stream::Logs, Some(100));
+    let mut pressed = game::Game::sign_in(rig.address, OTHER_KEY).await;
+    pressed.send(&format!("l:{OTHER_KEY}:[{{}},{{}}]:g\n")).await;
+    assert!(pressed.line().await.starts_with("ERR shed g - "));
+    let (shed, signed_in, gap) = (1, 1, 1);
     rig.stop().await;
 
     let rendered = metrics.render();
     let lines_in = sum(&rendered, "observer_lines_in_total");
     let accepted = sum(&rendered, "observer_lines_accepted_total");
     let refused = sum(&rendered, "observer_refused_total");
-    let expected = i64::try_from(lines.len() + level_2.len() + 1).unwrap() + 2 + 1 + 2;
+    let expected =
+        i64::try_from(lines.len() + level_2.len() + 1).unwrap() + 2 + 1 + 2 + shed + signed_in;
     assert_eq!(lines_in, expected, "{rendered}");
     assert_eq!(accepted + refused, expected, "{rendered}");
-    assert_eq!(accepted, 9, "{rendered}");
-    assert_eq!(sum(&rendered, "observer_records_accepted_total"), 4, "records, not variables");
+    assert_eq!(accepted, 9 + signed_in, "{rendered}");
+    assert_eq!(sum(&rendered, "observer_records_accepted_total"), 4 + gap, "no variables");
+    assert_eq!(sum(&rendered, "observer_records_shed_total"), 2);
+    assert_eq!(sum(&rendered, "observer_records_shed_untold_total"), 0);
     assert_eq!(sum(&rendered, "observer_sockets"), 0);
 }

@@ -12,6 +12,7 @@ mod game;
 mod level2;
 mod lines;
 mod rig;
+mod shed;
 mod sign_in;
 mod tls;
 mod transport;
