@@ -4,7 +4,7 @@
 // for screenshots, to be looked at; a temporary one otherwise).
 
 import assert from 'node:assert/strict';
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, beforeEach, afterEach, test } from 'node:test';
@@ -159,15 +159,43 @@ test('an edit reaches the demo and is shown as applied', async () => {
   await shoot('applied');
 });
 
+/** Asks the api with a JSON body; fails unless it answers 200. */
+async function ask(method, path, body) {
+  const headers = { 'content-type': 'application/json' };
+  const answer = await fetch(new URL(path, home()), { method, headers, body: JSON.stringify(body) });
+  assert.equal(answer.status, 200, `${method} ${path}: ${await answer.clone().text()}`);
+  return answer.json();
+}
+
+async function newKey() {
+  const { token } = await (await fetch(new URL('/users/tokens', home()))).json();
+  await ask('POST', '/users/tokens', { token });
+  return token;
+}
+
+test('a game in a page sends a line and gets an edit, with the lines of the README', async () => {
+  const readme = await readFile(new URL('../../README.md', import.meta.url), 'utf8');
+  const [, script] = /```js\n(const game = new WebSocket[^]*?)```/.exec(readme);
+  const key = await newKey();
+  const ours = script.replace('ws://127.0.0.1:6669/device', observer.ready.game_ws).replace('demo00000000', key);
+  await openConsole(key);
+  const game = await browser.newPage(); // Of no origin at all: any may connect.
+  const said = [];
+  game.on('console', async (message) => said.push(await Promise.all(message.args().map((arg) => arg.jsonValue()))));
+  try {
+    await game.evaluate(ours);
+    await $('log-row').filter({ hasText: 'hello from a browser' }).waitFor();
+    const edits = [{ name: 'gravity', type: 'float', value: '3.5' }];
+    await ask('PATCH', `/api/v1/projects/${key}/vars`, { edits });
+    const [edit] = await eventually('the edit is in the game', () => said.length && said);
+    assert.deepEqual(edit, ['edit', edits]);
+  } finally {
+    await game.close();
+  }
+});
+
 test('what a game sends by hand is on the page, and what the page sets is in the game', async () => {
-  const post = (token) =>
-    fetch(new URL('/users/tokens', home()), {
-      method: 'POST',
-      headers: { 'content-type': 'application/json' },
-      body: JSON.stringify({ token }),
-    });
-  const { token: key } = await (await fetch(new URL('/users/tokens', home()))).json();
-  assert.equal((await post(key)).status, 200);
+  const key = await newKey();
   await openConsole(key);
   const game = await startGame(observer.ready.game, key);
   try {

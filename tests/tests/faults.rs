@@ -5,9 +5,10 @@
 use std::time::Duration;
 
 use observer_tests::faults::{
-    RETURN_WITHIN, Row, broken_connections, embedded_is_killed, embedded_is_terminated,
-    gateway_is_killed, nats_is_killed, nats_stands_still, rolling_restart, servers_are_gone,
-    sliced_network, start_with_a_backlog,
+    RETURN_WITHIN, Row, broken_connections, embedded_is_killed,
+    embedded_is_killed_on_every_transport, embedded_is_terminated, gateway_is_killed,
+    nats_is_killed, nats_stands_still, rolling_restart, servers_are_gone, sliced_network,
+    start_with_a_backlog,
 };
 
 #[expect(clippy::print_stdout, reason = "the rows are what this program is run for")]
@@ -19,6 +20,11 @@ fn told(row: &Row) {
 #[tokio::test]
 async fn embedded_form_killed_50_times() {
     told(&embedded_is_killed(50).await);
+}
+
+#[tokio::test]
+async fn embedded_form_killed_50_times_on_every_transport() {
+    told(&embedded_is_killed_on_every_transport(50).await);
 }
 
 #[tokio::test]

@@ -8,20 +8,21 @@
 mod fleet;
 mod kept;
 mod session;
+mod transport;
 
 use std::hash::{BuildHasher, RandomState};
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 pub use fleet::{Fleet, FleetOptions};
 pub use kept::{Fate, Kept};
+pub use transport::{Certificate, Target, Transport, Trust};
 
 use session::{End, Session};
+use transport::Connection;
 
 /// Most lines without an answer: what the protocol allows.
 pub const AHEAD_LINES_MAX: usize = 32;
@@ -30,7 +31,7 @@ pub const AHEAD_LINES_MAX: usize = 32;
 /// so that a test sees the server's time to full service, not the device's patience.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
-/// Time for a connection to be made.
+/// Time for a connection to be made, with all that its transport wants.
 const CONNECT_WITHIN: Duration = Duration::from_secs(3);
 
 /// How a device signs in.
@@ -79,26 +80,29 @@ pub struct DeviceOptions {
 
 /// Where devices connect. Changed while they run, when a server comes back elsewhere.
 #[derive(Clone, Debug, Default)]
-pub struct Addresses(Arc<Mutex<Vec<SocketAddr>>>);
+pub struct Addresses(Arc<Mutex<Vec<Target>>>);
 
 impl Addresses {
-    /// Addresses that devices choose from at random.
+    /// Addresses that devices choose from at random, for each connection anew. A bare address is plain
+    /// TCP.
     #[must_use]
-    pub fn new(addresses: &[SocketAddr]) -> Self {
-        Self(Arc::new(Mutex::new(addresses.to_vec())))
+    pub fn new<T: Clone + Into<Target>>(addresses: &[T]) -> Self {
+        let new = Self::default();
+        new.set(addresses);
+        new
     }
 
     /// Replaces all of them, for connections to come.
-    pub fn set(&self, addresses: &[SocketAddr]) {
-        *self.lock() = addresses.to_vec();
+    pub fn set<T: Clone + Into<Target>>(&self, addresses: &[T]) {
+        *self.lock() = addresses.iter().cloned().map(Into::into).collect();
     }
 
-    fn choose(&self) -> Option<SocketAddr> {
+    fn choose(&self) -> Option<Target> {
         let addresses = self.lock();
-        (!addresses.is_empty()).then(|| addresses[below(addresses.len())])
+        (!addresses.is_empty()).then(|| addresses[below(addresses.len())].clone())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<SocketAddr>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Target>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -141,8 +145,8 @@ impl Device {
     async fn run(mut self) {
         let mut failures = 0;
         while !self.is_done() {
-            let asked = if let Some(stream) = self.connect().await {
-                let (end, signed_in) = Session::new(&mut self, stream).run().await;
+            let asked = if let Some(connection) = self.connect().await {
+                let (end, signed_in) = Session::new(&mut self, connection).run().await;
                 failures = if signed_in { 0 } else { failures + 1 };
                 match end {
                     End::Done => return,
@@ -158,11 +162,9 @@ impl Device {
         }
     }
 
-    async fn connect(&self) -> Option<TcpStream> {
-        let address = self.addresses.choose()?;
-        let stream = timeout(CONNECT_WITHIN, TcpStream::connect(address)).await.ok()?.ok()?;
-        stream.set_nodelay(true).ok()?;
-        Some(stream)
+    async fn connect(&self) -> Option<Connection> {
+        let target = self.addresses.choose()?;
+        timeout(CONNECT_WITHIN, Connection::open(&target)).await.ok()?.ok()
     }
 }
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
+use super::transport::{Connection, Reader, Writer};
 use super::{Device, Fate, Level, Phase};
 use crate::game::{from_payload, to_base64};
 
@@ -48,8 +48,10 @@ enum State {
 /// One socket.
 pub(super) struct Session<'d> {
     device: &'d mut Device,
-    reader: BufReader<OwnedReadHalf>,
-    writer: OwnedWriteHalf,
+    reader: BufReader<Reader>,
+    writer: Writer,
+    /// What carries bytes between these and the socket.
+    _carriers: JoinSet<()>,
     /// Bytes of a line whose end has not come.
     started: Vec<u8>,
     out: Vec<u8>,
@@ -66,12 +68,13 @@ pub(super) struct Session<'d> {
 }
 
 impl<'d> Session<'d> {
-    pub(super) fn new(device: &'d mut Device, stream: TcpStream) -> Self {
-        let (reader, writer) = stream.into_split();
+    pub(super) fn new(device: &'d mut Device, connection: Connection) -> Self {
+        let Connection { reader, writer, carriers } = connection;
         Self {
             device,
             reader: BufReader::new(reader),
             writer,
+            _carriers: carriers,
             started: Vec::new(),
             out: Vec::new(),
             written: 0,
@@ -319,7 +322,7 @@ impl<'d> Session<'d> {
 mod tests {
     #![expect(clippy::disallowed_methods, reason = "tests join what they spawn")]
 
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
     use crate::device::{Addresses, Fleet, FleetOptions, Kept, Project};

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{Load, Row, random_moment};
-use crate::device::below;
+use crate::device::{Certificate, Target, Transport, below};
 use crate::stack::{Cluster, ClusterOptions, Embedded};
 
 /// Within this time after full service, a kill strikes.
@@ -27,6 +27,43 @@ pub async fn embedded_is_killed(cycles: usize) -> Row {
         load.healed().await;
     }
     load.judge("embedded SIGKILL", cycles, &embedded.api().await).await
+}
+
+/// `observer serve` is killed and started again while each connection is of another transport, chosen at
+/// random: what is sent again after a kill mostly comes another way.
+///
+/// # Panics
+///
+/// When it does not come back to full service.
+pub async fn embedded_is_killed_on_every_transport(cycles: usize) -> Row {
+    let certificate = Certificate::new();
+    let [cert, key] =
+        [certificate.cert(), certificate.key()].map(|path| path.display().to_string());
+    let settings = [("OBSERVER_GATEWAY__TLS_CERT", &*cert), ("OBSERVER_GATEWAY__TLS_KEY", &*key)];
+    let mut embedded = Embedded::start_with(&["serve"], &settings).await;
+    let targets = every_transport(&mut embedded, &certificate).await;
+    let mut load = Load::start(&embedded.api().await, &targets).await;
+    for _ in 0..cycles {
+        random_moment(STRIKES_WITHIN).await;
+        embedded.process.kill();
+        embedded.process.restart();
+        embedded.up().await;
+        load.addresses.set(&every_transport(&mut embedded, &certificate).await);
+        load.healed().await;
+    }
+    load.judge("embedded SIGKILL, every transport", cycles, &embedded.api().await).await
+}
+
+async fn every_transport(embedded: &mut Embedded, certificate: &Certificate) -> Vec<Target> {
+    let (tls, web) = ("gateway_tls", "gateway_ws");
+    let trust = || certificate.trust();
+    let mut targets = vec![Target::from(embedded.game_address().await)];
+    for (what, transport) in
+        [(tls, Transport::Tls(trust())), (web, Transport::Web), (web, Transport::WebTls(trust()))]
+    {
+        targets.push(Target { address: embedded.process.address(what).await, transport });
+    }
+    targets
 }
 
 /// T01: one of two gateways is killed and started again, at random.

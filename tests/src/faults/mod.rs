@@ -12,17 +12,18 @@ mod stopped;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::device::{Addresses, Fleet, FleetOptions, Kept, Project, below};
+use crate::device::{Addresses, Fleet, FleetOptions, Kept, Project, Target, below};
 use crate::http::Api;
 use crate::laws::{Counts, Verdict, judge, read_until_stable};
 
 pub use gone::{RETURN_WITHIN, embedded_is_terminated, servers_are_gone, start_with_a_backlog};
-pub use killed::{embedded_is_killed, gateway_is_killed, nats_is_killed};
+pub use killed::{
+    embedded_is_killed, embedded_is_killed_on_every_transport, gateway_is_killed, nats_is_killed,
+};
 pub use network::{broken_connections, sliced_network};
 #[cfg(target_os = "linux")]
 pub use power::{Cuts, power_is_cut, power_is_cut_on_a_lying_disk};
@@ -94,7 +95,7 @@ struct Load {
 
 impl Load {
     /// Starts, and returns once every device is served.
-    async fn start(api: &Api, addresses: &[SocketAddr]) -> Self {
+    async fn start<T: Clone + Into<Target>>(api: &Api, addresses: &[T]) -> Self {
         let projects = [Project::new(&api.new_key().await), Project::new(&api.new_key().await)];
         let addresses = Addresses::new(addresses);
         let fleet = Fleet::start(&FleetOptions::new(&projects), &addresses);

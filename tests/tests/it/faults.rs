@@ -3,14 +3,19 @@
 use std::time::Duration;
 
 use observer_tests::faults::{
-    broken_connections, embedded_is_killed, embedded_is_terminated, gateway_is_killed,
-    half_a_line_at_the_end, nats_is_killed, nats_stands_still, rolling_restart, servers_are_gone,
-    sliced_network, start_with_a_backlog,
+    broken_connections, embedded_is_killed, embedded_is_killed_on_every_transport,
+    embedded_is_terminated, gateway_is_killed, half_a_line_at_the_end, nats_is_killed,
+    nats_stands_still, rolling_restart, servers_are_gone, sliced_network, start_with_a_backlog,
 };
 
 #[tokio::test]
 async fn nothing_acknowledged_is_lost_when_the_embedded_form_is_killed() {
     embedded_is_killed(2).await.must_hold();
+}
+
+#[tokio::test]
+async fn nothing_acknowledged_is_lost_when_lines_come_again_on_another_transport() {
+    embedded_is_killed_on_every_transport(2).await.must_hold();
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use observer_wire::ask::{Control, KeyAnswer, KeyAsk, VarsAnswer, VarsAsk};
 use observer_wire::edit::{Document, Edit};
 use observer_wire::event::{Event, LineKind};
 use observer_wire::{ApiKey, ProjectId};
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::{broadcast, watch};
 
 /// What a test sees of a published line.
 #[derive(Clone, Debug)]
@@ -48,22 +48,37 @@ struct Told {
 
 pub(crate) struct FakeBus {
     told: Mutex<Told>,
-    /// A publish takes a permit; a test that holds them holds the publishes.
-    publishes: Semaphore,
-    /// A request for a key takes a permit.
-    lookups: Semaphore,
+    publishes: Gate,
+    /// What requests for a key go through.
+    lookups: Gate,
     edits: broadcast::Sender<Heard>,
     control: broadcast::Sender<Heard>,
 }
 
-const PLENTY: usize = 1 << 20;
+/// What a test may hold calls at. A call that is let through while another waits behind it changes
+/// nothing for that one: permits of a semaphore would come back and let it through too.
+struct Gate(watch::Sender<bool>);
+
+impl Gate {
+    fn open() -> Self {
+        Self(watch::Sender::new(true))
+    }
+
+    fn set(&self, is_open: bool) {
+        self.0.send_replace(is_open);
+    }
+
+    async fn pass(&self) {
+        self.0.subscribe().wait_for(|is_open| *is_open).await.expect("the gate is ours");
+    }
+}
 
 impl FakeBus {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             told: Mutex::default(),
-            publishes: Semaphore::new(PLENTY),
-            lookups: Semaphore::new(PLENTY),
+            publishes: Gate::open(),
+            lookups: Gate::open(),
             edits: broadcast::Sender::new(1024),
             control: broadcast::Sender::new(1024),
         })
@@ -131,19 +146,19 @@ impl FakeBus {
     }
 
     pub(crate) fn hold_publishes(&self) {
-        self.publishes.forget_permits(PLENTY);
+        self.publishes.set(false);
     }
 
     pub(crate) fn release_publishes(&self) {
-        self.publishes.add_permits(PLENTY);
+        self.publishes.set(true);
     }
 
     pub(crate) fn hold_lookups(&self) {
-        self.lookups.forget_permits(PLENTY);
+        self.lookups.set(false);
     }
 
     pub(crate) fn release_lookups(&self) {
-        self.lookups.add_permits(PLENTY);
+        self.lookups.set(true);
     }
 
     pub(crate) fn keys_asked(&self) -> usize {
@@ -197,7 +212,7 @@ impl FakeBus {
 impl Bus for FakeBus {
     async fn publish(&self, event: Outgoing) -> Result<Published, PublishError> {
         self.with(|told| told.seen.push(event));
-        let _permit = self.publishes.acquire().await.unwrap();
+        self.publishes.pass().await;
         match self.with(|told| told.fates.pop_front()) {
             Some(error) => Err(error),
             None => Ok(Published { sequence: 1 }),
@@ -238,7 +253,7 @@ impl Bus for FakeBus {
         let answer = match service {
             Service::Keys => {
                 self.with(|told| told.keys_asked += 1);
-                let _permit = self.lookups.acquire().await.unwrap();
+                self.lookups.pass().await;
                 let ask: KeyAsk = serde_json::from_slice(&payload).unwrap();
                 self.with(|told| {
                     let project = told.keys.get(&ask.key).copied();
