@@ -28,8 +28,10 @@ pub type Found = BTreeMap<String, Vec<Value>>;
 pub struct Verdict {
     /// Records in acknowledged lines.
     pub acknowledged: usize,
-    /// Records that were found.
+    /// Records that were found, gap records left out.
     pub stored: usize,
+    /// Gap records: the server says that records are missing. Nobody sent them.
+    pub gaps: usize,
     /// L0: acknowledged and not found.
     pub lost: Vec<String>,
     /// D0: found twice, by their id or by what they say.
@@ -60,6 +62,10 @@ pub fn judge(kept: &[Kept], found: &Found) -> Verdict {
     for (key, records) in found {
         let mut ids = BTreeSet::new();
         for record in records {
+            if record["kind"] == "gap" {
+                verdict.gaps += 1;
+                continue;
+            }
             verdict.stored += 1;
             let text = record.to_string();
             if kept.iter().any(|other| other.key != *key && text.contains(&other.canary)) {
@@ -153,17 +159,22 @@ async fn read(api: &Api, keys: &BTreeSet<&str>) -> Option<Found> {
     Some(found)
 }
 
-/// The counting law over processes: every accepted record has one outcome.
+/// The counting law over processes that all lived: every accepted record has one outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Records in lines that gateways accepted.
     pub accepted: u64,
     /// Records that the log store took.
     pub stored: u64,
-    /// Records that it had already.
+    /// Records that it, or the bus, had already.
     pub duplicate: u64,
     /// Records that no store takes.
     pub buried: u64,
+    /// Records of lines that were answered `timeout`: stored or not, and accepted in neither case.
+    pub unknown: u64,
+    /// Records that the store had already when the bus delivered them again: most were counted the
+    /// first time.
+    pub redelivered: u64,
 }
 
 impl Counts {
@@ -182,21 +193,27 @@ impl Counts {
             counts.stored += sum(&text, "observer_records_stored_total");
             counts.duplicate += sum(&text, "observer_records_duplicate_total");
             counts.buried += sum(&text, "observer_records_buried_total");
+            counts.unknown += sum(&text, "observer_records_unknown_total");
+            counts.redelivered += sum(&text, "observer_records_redelivered_total");
         }
         counts
     }
 
-    /// A0: nothing is under way any more, and nothing is missing. It holds where no line was sent again.
+    /// A0: nothing is under way any more, nothing is missing and nothing too much. An equation, but for
+    /// what was answered `timeout` or delivered again.
     #[must_use]
     pub fn add_up(&self) -> bool {
-        self.accepted == self.stored + self.duplicate + self.buried
+        let outcomes = self.stored + self.duplicate + self.buried;
+        self.accepted <= outcomes + self.redelivered && outcomes <= self.accepted + self.unknown
     }
 
-    /// What is left of A0 where lines were sent again: the bus drops a message that it has already, and
-    /// nobody counts those.
+    /// Whether so many records may be in the store. A store may take a record and its answer be lost:
+    /// sent again, it is a duplicate there.
     #[must_use]
-    pub fn are_covered(&self) -> bool {
-        self.stored + self.duplicate + self.buried <= self.accepted
+    pub fn fit(&self, in_store: usize) -> bool {
+        let in_store = in_store as u64;
+        let more = self.duplicate + self.redelivered;
+        (self.stored..=self.stored + more).contains(&in_store)
     }
 }
 
@@ -303,11 +320,31 @@ mod tests {
     fn counters_are_summed_over_labels_and_must_add_up() {
         let text = "# TYPE a counter\na 1\na{x=\"y\"} 2\na{x=\"z\"} 4\na_more 8\n";
         assert_eq!(sum(text, "a"), 7);
-        let counts = Counts { accepted: 4, stored: 2, duplicate: 1, buried: 1 };
+        let counts =
+            Counts { accepted: 4, stored: 2, duplicate: 1, buried: 1, ..Counts::default() };
         assert!(counts.add_up());
         assert!(!Counts { accepted: 5, ..counts }.add_up());
         assert!(!Counts { stored: 3, ..counts }.add_up());
-        assert!(counts.are_covered() && Counts { accepted: 5, ..counts }.are_covered());
-        assert!(!Counts { accepted: 3, ..counts }.are_covered());
+        assert!(counts.fit(2) && counts.fit(3) && !counts.fit(1) && !counts.fit(4));
+    }
+
+    #[test]
+    fn only_unknown_records_may_be_too_many_and_only_redelivered_ones_too_few() {
+        let counts = Counts { accepted: 4, stored: 4, ..Counts::default() };
+        let unknown = Counts { unknown: 1, ..counts };
+        assert!(unknown.add_up() && Counts { stored: 5, ..unknown }.add_up());
+        assert!(!Counts { stored: 6, ..unknown }.add_up());
+        assert!(!Counts { stored: 3, ..unknown }.add_up());
+        let redelivered = Counts { redelivered: 1, ..counts };
+        assert!(redelivered.add_up() && Counts { stored: 3, ..redelivered }.add_up());
+        assert!(!Counts { stored: 2, ..redelivered }.add_up());
+        assert!(!Counts { stored: 5, ..redelivered }.add_up());
+    }
+
+    #[test]
+    fn gap_records_are_nobodys_and_set_apart() {
+        let verdict = judged(|a, _, _, _| a.push(json!({ "kind": "gap", "dropped": {"shed": 2} })));
+        assert!(verdict.holds(), "{verdict:?}");
+        assert_eq!((verdict.stored, verdict.gaps), (4, 1));
     }
 }

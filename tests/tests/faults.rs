@@ -14,6 +14,9 @@ use observer_tests::faults::{
 #[expect(clippy::print_stdout, reason = "the rows are what this program is run for")]
 fn told(row: &Row) {
     println!("{row} {:?}", row.answers);
+    if let Some(counts) = row.counts {
+        println!("{counts:?}");
+    }
     row.must_hold();
 }
 

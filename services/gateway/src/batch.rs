@@ -263,12 +263,14 @@ async fn publish_until(worker: &Worker, event: Outgoing, deadline: Instant) -> O
     }
     let bus = &worker.shared.bus;
     match timeout_at(deadline, bus.publish(event.clone())).await {
+        Ok(Ok(published)) if published.known => return Outcome::Known,
         Ok(Ok(_)) => return Outcome::Safe,
         Ok(Err(PublishError::Timeout)) => {}
         Ok(Err(error)) => return Outcome::of(error),
         Err(_) => return Outcome::Unknown,
     }
     match timeout_at(deadline, bus.publish(event)).await {
+        // If it is known now, then by the first try.
         Ok(Ok(_)) => Outcome::Safe,
         // Whatever is wrong now, the first try may have succeeded.
         Ok(Err(_)) | Err(_) => Outcome::Unknown,

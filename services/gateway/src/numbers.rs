@@ -68,6 +68,10 @@ pub(crate) struct Numbers {
     pub(crate) lines_accepted: Counter,
     /// Records of accepted `l:` lines.
     pub(crate) records_accepted: Counter,
+    /// Records of accepted `l:` lines that the bus had already.
+    pub(crate) records_duplicate: Counter,
+    /// Records of `l:` lines that were answered `timeout`.
+    pub(crate) records_unknown: Counter,
     /// Requests for keys.
     pub(crate) keys_asked: Counter,
     /// Requests for wanted documents.
@@ -104,6 +108,8 @@ impl Numbers {
                 .map(|reason| counter!("observer_handshakes_failed_total", "reason" => reason)),
             lines_accepted: counter!("observer_lines_accepted_total"),
             records_accepted: counter!("observer_records_accepted_total"),
+            records_duplicate: counter!("observer_records_duplicate_total"),
+            records_unknown: counter!("observer_records_unknown_total"),
             keys_asked: counter!("observer_keys_asked_total"),
             documents_asked: counter!("observer_documents_asked_total"),
             pushed: counter!("observer_pushed_total"),
@@ -185,9 +191,18 @@ fn describe() {
     );
     describe_counter!(
         "observer_records_accepted_total",
-        "Log records in accepted lines: the sum of stored, duplicate, buried and backlog downstream \
-         where no line was sent again. Else at least that: of a message that it knows already the \
-         bus passes nothing on."
+        "Log records in accepted lines: over all processes the sum of stored, duplicate, buried and \
+         what is on its way; but for the records that are unknown or redelivered, and for dead \
+         letters that were replayed, which have an outcome once more."
+    );
+    describe_counter!(
+        "observer_records_duplicate_total",
+        "Records that were sent again and had been stored before"
+    );
+    describe_counter!(
+        "observer_records_unknown_total",
+        "Log records in lines that were answered `timeout`. Any of them may be stored, and is then \
+         no record of an accepted line."
     );
     describe_counter!(
         "observer_sockets_closed_total",

@@ -18,6 +18,8 @@ use crate::worker::Worker;
 pub(crate) enum Outcome {
     /// It is safe.
     Safe,
+    /// It was safe before: its lines were sent again.
+    Known,
     /// It was not taken; why, for the game to read.
     Busy(&'static str),
     /// It may have been taken.
@@ -74,7 +76,7 @@ impl Drop for Unsettled {
 pub(crate) fn settle(worker: &Worker, lines: Vec<Unsettled>, mids: &str, outcome: &Outcome) {
     let numbers = &worker.shared.numbers;
     let refusal = refusal_of(worker, outcome);
-    let (mut accepted, mut records) = (0, 0);
+    let (mut accepted, mut records, mut unknown) = (0, 0, 0);
     for mut line in lines {
         let origin = line.origin.take().expect("a line is settled once");
         let socket = match (origin, &refusal) {
@@ -85,16 +87,18 @@ pub(crate) fn settle(worker: &Worker, lines: Vec<Unsettled>, mids: &str, outcome
                 continue;
             }
         };
+        let of_line = if line.kind == LineKind::Logs { u64::from(line.records) } else { 0 };
         let mid = Mid::parse(mids[line.mid.clone()].as_bytes()).ok();
         match (&refusal, mid) {
             (None, mid) => {
                 accepted += 1;
-                records += if line.kind == LineKind::Logs { u64::from(line.records) } else { 0 };
+                records += of_line;
                 if let Some(mid) = mid {
                     socket.tell(|out| answer::write_ok(out, mid));
                 }
             }
             (Some(refusal), mid) => {
+                unknown += if refusal.code == Code::Timeout { of_line } else { 0 };
                 if let Some(mid) = mid {
                     socket.remember_unsure(mid.as_str());
                 }
@@ -108,11 +112,15 @@ pub(crate) fn settle(worker: &Worker, lines: Vec<Unsettled>, mids: &str, outcome
     }
     numbers.lines_accepted.increment(accepted);
     numbers.records_accepted.increment(records);
+    numbers.records_unknown.increment(unknown);
+    if *outcome == Outcome::Known {
+        numbers.records_duplicate.increment(records); // The bus passes nothing on that it knows.
+    }
 }
 
 fn refusal_of(worker: &Worker, outcome: &Outcome) -> Option<Refusal> {
     match outcome {
-        Outcome::Safe => None,
+        Outcome::Safe | Outcome::Known => None,
         Outcome::Busy(words) => Some(Refusal::new(Code::Busy, *words)),
         Outcome::Unknown => Some(Refusal::new(
             Code::Timeout,

@@ -77,16 +77,30 @@ async fn every_line_in_has_exactly_one_outcome() {
         game.send(&format!("l:{KEY}:[{{}}]:f\n")).await;
         assert!(game.line().await.starts_with(start));
     }
+    // Sent again; taken by a first try that nobody answered; taken or not, nobody knows.
+    let timeout = || PublishError::Timeout;
+    for (fates, line, answer) in [
+        (vec![], format!("l:{KEY}:[{{}},{{}},{{}}]:a"), "OK a"),
+        (vec![timeout()], format!("l:{KEY}:[{{}}]:g"), "OK g"),
+        (vec![timeout(), timeout()], format!("l:{KEY}:[{{}},{{}}]:h"), "ERR timeout h"),
+    ] {
+        rig.bus.fail(fates);
+        game.send(&format!("{line}\n")).await;
+        let heard = game.line().await;
+        assert!(heard.starts_with(answer), "{heard}");
+    }
     rig.stop().await;
 
     let rendered = metrics.render();
     let lines_in = sum(&rendered, "observer_lines_in_total");
     let accepted = sum(&rendered, "observer_lines_accepted_total");
     let refused = sum(&rendered, "observer_refused_total");
-    let expected = i64::try_from(lines.len() + level_2.len() + 1).unwrap() + 2 + 1 + 2;
+    let expected = i64::try_from(lines.len() + level_2.len() + 1).unwrap() + 2 + 1 + 2 + 3;
     assert_eq!(lines_in, expected, "{rendered}");
     assert_eq!(accepted + refused, expected, "{rendered}");
-    assert_eq!(accepted, 9, "{rendered}");
-    assert_eq!(sum(&rendered, "observer_records_accepted_total"), 4, "records, not variables");
+    assert_eq!(accepted, 11, "{rendered}");
+    assert_eq!(sum(&rendered, "observer_records_accepted_total"), 8, "records, not variables");
+    assert_eq!(sum(&rendered, "observer_records_duplicate_total"), 3);
+    assert_eq!(sum(&rendered, "observer_records_unknown_total"), 2);
     assert_eq!(sum(&rendered, "observer_sockets"), 0);
 }

@@ -14,7 +14,8 @@ use crate::DeadLetters;
 /// # Contract
 ///
 /// - `publish` returns `Ok` only when the event is safe: durable on the broker, or settled by its
-///   consumer in process. An event published twice with one id within two minutes is one event.
+///   consumer in process. An event published twice with one id within two minutes is one event, and
+///   the second publisher is told so: [`Published::known`].
 /// - A delivery is settled exactly once. Dropped unsettled, it comes again.
 /// - Each event published to [`Stream::Logs`] or [`Stream::Edits`] reaches live listeners, after it
 ///   is safe and without a service doing it.
@@ -177,6 +178,9 @@ pub struct Outgoing {
 pub struct Published {
     /// Its sequence in the stream: grows, with gaps.
     pub sequence: u64,
+    /// An earlier call had published it. Where an attempt of this call had no answer, that attempt is
+    /// taken for the one that did; whoever calls again after [`PublishError::Timeout`] must do so too.
+    pub known: bool,
 }
 
 /// Why an event was not published.

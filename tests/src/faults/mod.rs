@@ -14,11 +14,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::device::{Addresses, Fleet, FleetOptions, Kept, Project, Target, below};
 use crate::http::Api;
 use crate::laws::{Counts, Verdict, judge, read_until_stable};
+use crate::process::Process;
 
 pub use gone::{RETURN_WITHIN, embedded_is_terminated, servers_are_gone, start_with_a_backlog};
 pub use killed::{
@@ -62,7 +63,9 @@ impl Row {
         assert!(self.verdict.holds(), "{}: {:?}", self.name, self.verdict);
         assert!(self.verdict.acknowledged > 0, "{}: nothing was acknowledged", self.name);
         if let Some(counts) = self.counts {
-            assert!(counts.are_covered(), "{}: {counts:?}", self.name);
+            assert!(counts.add_up(), "{}: {counts:?}", self.name);
+            let in_store = self.verdict.stored + self.verdict.gaps;
+            assert!(counts.fit(in_store), "{}: {in_store} in the store, {counts:?}", self.name);
         }
     }
 
@@ -109,6 +112,26 @@ impl Load {
         self.full_service = self.full_service.max(took);
     }
 
+    /// As [`Load::judge`], and compares what these processes counted, all of which lived.
+    async fn judge_and_count(
+        self,
+        (name, cycles): (&'static str, usize),
+        api: &Api,
+        processes: &mut [&mut Process],
+    ) -> Row {
+        let row = self.judge(name, cycles, api).await;
+        let until = Instant::now() + COUNTED_WITHIN;
+        let counts = loop {
+            let counts = Counts::of(processes).await;
+            if counts.add_up() {
+                break counts;
+            }
+            assert!(Instant::now() < until, "{name}: {counts:?}");
+            sleep(LOOK_EVERY).await;
+        };
+        Row { counts: Some(counts), ..row }
+    }
+
     /// Waits for every answer, and compares with what is stored.
     async fn judge(self, name: &'static str, cycles: usize, api: &Api) -> Row {
         let kept = self.fleet.settle(SETTLED_WITHIN).await;
@@ -124,6 +147,12 @@ impl Load {
         }
     }
 }
+
+/// Time for the counters to add up once every record is found.
+const COUNTED_WITHIN: Duration = Duration::from_secs(30);
+
+/// Pause between two looks at the counters.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Cycles from which a fault is at full size.
 const FULL_CYCLES_MIN: usize = 10;
@@ -146,7 +175,7 @@ fn answers(kept: &[Kept]) -> BTreeMap<String, u64> {
 /// A moment within `bound`, at random: when a fault strikes is not for the test to choose.
 async fn random_moment(bound: Duration) {
     let millis = below(usize::try_from(bound.as_millis()).unwrap_or(usize::MAX));
-    tokio::time::sleep(Duration::from_millis(millis as u64)).await;
+    sleep(Duration::from_millis(millis as u64)).await;
 }
 
 #[cfg(test)]

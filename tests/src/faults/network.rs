@@ -2,12 +2,9 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
-
 use super::{Load, Row, random_moment};
 use crate::device::below;
 use crate::faultproxy::{FaultProxy, Faults, Flow};
-use crate::laws::Counts;
 use crate::stack::Embedded;
 
 /// Within this time after full service, a fault strikes.
@@ -15,9 +12,6 @@ const STRIKES_WITHIN: Duration = Duration::from_millis(500);
 
 /// Bytes after which a connection is cut, at most: within the sign-in, a line, or a later one.
 const CUT_BYTES_MAX: usize = 4096;
-
-/// Time for the counters to add up once every record is found.
-const COUNTED_WITHIN: Duration = Duration::from_secs(30);
 
 /// T08: connections are reset, and cut in the middle of a line and of an answer.
 ///
@@ -39,7 +33,7 @@ pub async fn broken_connections(cycles: usize) -> Row {
         rig.proxy.heal();
         rig.load.healed().await;
     }
-    rig.judge("T08 connections reset and cut", cycles, Counts::are_covered).await
+    rig.judge("T08 connections reset and cut", cycles).await
 }
 
 /// T09: bytes come in pieces of 1 to 7 and at 64 kbit/s, both ways.
@@ -55,11 +49,8 @@ pub async fn sliced_network(cycles: usize) -> Row {
         rig.load.healed().await; // Served while it is slow.
     }
     rig.proxy.heal();
-    rig.judge("T09 slices of 1-7 bytes, 64 kbit/s", cycles, Counts::add_up).await
+    rig.judge("T09 slices of 1-7 bytes, 64 kbit/s", cycles).await
 }
-
-/// Pause between two looks at the counters.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// The embedded form behind a proxy.
 struct Rig {
@@ -76,17 +67,13 @@ impl Rig {
         Self { embedded, proxy, load }
     }
 
-    async fn judge(mut self, name: &'static str, cycles: usize, law: fn(&Counts) -> bool) -> Row {
-        let row = self.load.judge(name, cycles, &self.embedded.api().await).await;
-        let until = Instant::now() + COUNTED_WITHIN;
-        let counts = loop {
-            let counts = Counts::of(&mut [&mut self.embedded.process]).await;
-            if law(&counts) {
-                break counts;
-            }
-            assert!(Instant::now() < until, "{name}: {counts:?}");
-            sleep(LOOK_EVERY).await;
-        };
-        Row { counts: Some(counts), ..row }
+    async fn judge(mut self, name: &'static str, cycles: usize) -> Row {
+        let api = self.embedded.api().await;
+        let processes = &mut [&mut self.embedded.process];
+        let row = self.load.judge_and_count((name, cycles), &api, processes).await;
+        let counts = row.counts.expect("they were counted");
+        // SQLite answers for every record that it took.
+        assert_eq!(counts.stored, (row.verdict.stored + row.verdict.gaps) as u64, "{counts:?}");
+        row
     }
 }

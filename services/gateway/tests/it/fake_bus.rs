@@ -1,6 +1,6 @@
 //! A bus that does what the test says, and remembers what it was asked.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -39,6 +39,8 @@ struct Told {
     documents: HashMap<ProjectId, Document>,
     documents_silent: bool,
     /// What becomes of the next publishes; when empty, all is well.
+    /// Ids of events that were taken.
+    taken: HashSet<String>,
     fates: VecDeque<PublishError>,
     seen: Vec<Outgoing>,
     keys_asked: usize,
@@ -211,12 +213,18 @@ impl FakeBus {
 #[async_trait]
 impl Bus for FakeBus {
     async fn publish(&self, event: Outgoing) -> Result<Published, PublishError> {
+        let id = event.id.clone();
         self.with(|told| told.seen.push(event));
         self.publishes.pass().await;
-        match self.with(|told| told.fates.pop_front()) {
-            Some(error) => Err(error),
-            None => Ok(Published { sequence: 1 }),
-        }
+        self.with(|told| match told.fates.pop_front() {
+            Some(error) => {
+                if error == PublishError::Timeout {
+                    told.taken.insert(id); // Only the answer was lost.
+                }
+                Err(error)
+            }
+            None => Ok(Published { sequence: 1, known: !told.taken.insert(id) }),
+        })
     }
 
     async fn consume(&self, _: Durable) -> Result<Box<dyn Consumer>, BusError> {

@@ -102,12 +102,13 @@ impl InProcessBus {
 impl Bus for InProcessBus {
     async fn publish(&self, event: Outgoing) -> Result<Published, PublishError> {
         crate::check_event(&event)?;
-        let entry = match self.queue(event.stream).take(event)? {
-            Taken::Settled(sequence) => return Ok(Published { sequence }),
-            Taken::Waiting(entry) => entry,
+        let (entry, known) = match self.queue(event.stream).take(event)? {
+            Taken::Settled(sequence) => return Ok(Published { sequence, known: true }),
+            Taken::InFlight(entry) => (entry, true),
+            Taken::New(entry) => (entry, false),
         };
         match timeout(PUBLISH_TIMEOUT, entry.settled.wait()).await {
-            Ok(()) => Ok(Published { sequence: entry.sequence }),
+            Ok(()) => Ok(Published { sequence: entry.sequence, known }),
             Err(_) => Err(PublishError::Timeout),
         }
     }

@@ -62,8 +62,10 @@ impl Entry {
 pub(super) enum Taken {
     /// One with this id was settled before, under this sequence.
     Settled(u64),
+    /// One with this id waits for its consumer.
+    InFlight(Arc<Entry>),
     /// It waits for its consumer.
-    Waiting(Arc<Entry>),
+    New(Arc<Entry>),
 }
 
 /// The queue of one stream.
@@ -168,7 +170,7 @@ impl Queue {
         let state = &mut *guard;
         match state.ids.known.get(event.id.as_str()) {
             Some(Known::Settled(sequence)) => return Ok(Taken::Settled(*sequence)),
-            Some(Known::InFlight(entry)) => return Ok(Taken::Waiting(Arc::clone(entry))),
+            Some(Known::InFlight(entry)) => return Ok(Taken::InFlight(Arc::clone(entry))),
             None => {}
         }
         // What waits is owned and will be stored; more would only wait for its time-out.
@@ -190,7 +192,7 @@ impl Queue {
         state.own(&entry, bytes, self.stream);
         drop(guard);
         self.arrived.notify_one();
-        Ok(Taken::Waiting(entry))
+        Ok(Taken::New(entry))
     }
 
     /// Events that are not settled.

@@ -38,7 +38,7 @@ pub(super) struct Message<'a> {
 
 /// What an attempt came to.
 enum Outcome {
-    Taken(u64),
+    Taken(Published),
     Failed(PublishError),
     /// Not taken, but may be in a moment.
     NotNow,
@@ -61,12 +61,14 @@ pub(super) async fn publish(broker: &Broker, event: &Outgoing) -> Result<Publish
         headers: HeaderMap::new(),
         payload: event.payload.clone(),
     };
-    let sequence = send(broker, message).await?;
-    Ok(Published { sequence })
+    send(broker, message).await
 }
 
 /// Sends a message into its stream until it is acknowledged.
-pub(super) async fn send(broker: &Broker, mut message: Message<'_>) -> Result<u64, PublishError> {
+pub(super) async fn send(
+    broker: &Broker,
+    mut message: Message<'_>,
+) -> Result<Published, PublishError> {
     let Ok(_permit) = broker.in_flight.try_acquire() else {
         return Err(PublishError::Unavailable);
     };
@@ -99,7 +101,12 @@ pub(super) async fn send(broker: &Broker, mut message: Message<'_>) -> Result<u6
             outcome = compare(broker, &message).await;
         }
         match outcome {
-            Outcome::Taken(sequence) => return Ok(sequence),
+            // What an attempt without an answer may have published is not known from before.
+            Outcome::Taken(Published { sequence, known }) => {
+                return Ok(Published { sequence, known: known && !unknown });
+            }
+            // Not taken this time; but what was sent before it may still arrive.
+            Outcome::Failed(PublishError::Full) if unknown => return Err(PublishError::Timeout),
             Outcome::Failed(error) => return Err(error),
             Outcome::Unknown | Outcome::Silence => unknown = true,
             Outcome::NotNow | Outcome::Compare => sleep(RETRY_PAUSE).await,
@@ -154,6 +161,9 @@ fn too_large(message: &Message<'_>) -> Outcome {
 struct Answer {
     stream: Option<String>,
     seq: Option<u64>,
+    /// The stream had a message with this id.
+    #[serde(default)]
+    duplicate: bool,
     error: Option<AnswerError>,
 }
 
@@ -170,9 +180,9 @@ fn read(payload: &[u8], message: &Message<'_>) -> Outcome {
     let refused = |complaint: String| Outcome::Failed(PublishError::Refused(complaint));
     match serde_json::from_slice(payload) {
         Ok(Answer { error: Some(error), .. }) => read_error(&error, message),
-        Ok(Answer { stream: Some(stream), seq: Some(sequence), .. }) => {
+        Ok(Answer { stream: Some(stream), seq: Some(sequence), duplicate: known, .. }) => {
             if stream == message.stream {
-                return Outcome::Taken(sequence);
+                return Outcome::Taken(Published { sequence, known });
             }
             refused(format!("stream {stream} answers for {}", message.subject))
         }
@@ -228,7 +238,7 @@ async fn compare(broker: &Broker, message: &Message<'_>) -> Outcome {
         Ok(next)
             if next.headers.get(NATS_MESSAGE_ID).is_some_and(|id| id.as_str() == message.id) =>
         {
-            return Outcome::Taken(next.sequence);
+            return Outcome::Taken(Published { sequence: next.sequence, known: true });
         }
         Ok(_) => {}
         Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => {}

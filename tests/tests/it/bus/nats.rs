@@ -340,7 +340,7 @@ async fn acknowledgement_that_comes_late_is_no_second_event() {
         let late = publish_soon(&bus, event(Stream::Logs, PROJECT(1), "late"));
         tokio::time::sleep(Duration::from_millis(2_500)).await; // One attempt takes two seconds.
         server.cont();
-        late.await.unwrap().unwrap();
+        assert!(!late.await.unwrap().unwrap().known, "the first attempt was its own");
         let mut consumer = bus.consume(Durable::LogIndexer).await.unwrap();
         for id in ["first", "late"] {
             let delivery = take(&mut consumer).await;
@@ -348,6 +348,28 @@ async fn acknowledgement_that_comes_late_is_no_second_event() {
             delivery.ack().await.unwrap();
         }
         assert!(timeout(Duration::from_millis(300), consumer.next()).await.is_err());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_refusal_behind_an_attempt_without_an_answer_does_not_say_that_nothing_was_taken() {
+    within(async {
+        let mut server = NatsServer::start(NatsOptions::default()).await;
+        let config = BusConfig { logs_project_messages_max: 1, ..config(&server) };
+        let bus = try_connect(&config).await.unwrap();
+        bus.publish(event(Stream::Logs, PROJECT(1), "first")).await.unwrap();
+        let refused = bus.publish(event(Stream::Logs, PROJECT(1), "second")).await;
+        assert_eq!(refused, Err(PublishError::Full));
+        server.stop();
+        let mut third = bus.publish(event(Stream::Logs, PROJECT(1), "third"));
+        tokio::select! {
+            biased; // The first attempt begins at once, and takes two seconds.
+            published = &mut third => panic!("{published:?}"),
+            () = tokio::time::sleep(Duration::from_millis(2_500)) => {}
+        }
+        server.cont();
+        assert_eq!(third.await, Err(PublishError::Timeout));
     })
     .await;
 }
@@ -472,7 +494,8 @@ async fn retry_of_an_accepted_edit_is_recognised_behind_later_ones() {
         };
         let a = bus.publish(edit("a", 0)).await.unwrap();
         let b = bus.publish(edit("b", a.sequence)).await.unwrap();
-        assert_eq!(bus.publish(edit("a", 0)).await, Ok(a));
+        let known = bus.publish(edit("a", 0)).await;
+        assert_eq!(known, Ok(Published { known: true, ..a }));
         let last = b.sequence;
         let refused = bus.publish(edit("c", a.sequence)).await;
         assert_eq!(refused, Err(PublishError::Unexpected { last }));

@@ -229,9 +229,10 @@ pub(super) async fn same_id_twice_is_one_event(adapter: Adapter) {
     let delivery = take(&mut consumer).await;
     let sequence = delivery.sequence();
     delivery.ack().await.unwrap();
-    assert_eq!(first.await.unwrap(), Ok(Published { sequence }));
-    assert_eq!(second.await.unwrap(), Ok(Published { sequence }));
-    assert_eq!(rig.other.publish(a).await, Ok(Published { sequence }));
+    let published = [first.await.unwrap().unwrap(), second.await.unwrap().unwrap()];
+    assert_eq!(published.map(|published| published.sequence), [sequence, sequence]);
+    assert_eq!(published.iter().filter(|published| published.known).count(), 1, "{published:?}");
+    assert_eq!(rig.other.publish(a).await, Ok(Published { sequence, known: true }));
 
     let next = publish_soon(&rig.one, event(Stream::Logs, PROJECT(1), "b"));
     let delivery = take(&mut consumer).await;
@@ -282,9 +283,11 @@ pub(super) async fn accepted_edit_sent_again_is_the_same_edit(adapter: Adapter) 
     let rig = adapter.start().await;
     let _settling = Settling::start(&rig.one, Durable::EditApplier).await;
     let first = rig.one.publish(edit(PROJECT(1), "a", 0)).await.unwrap();
-    assert_eq!(rig.other.publish(edit(PROJECT(1), "a", 0)).await, Ok(first));
+    assert!(!first.known);
+    let known = |first| Ok(Published { known: true, ..first });
+    assert_eq!(rig.other.publish(edit(PROJECT(1), "a", 0)).await, known(first));
     let next = rig.one.publish(edit(PROJECT(1), "b", first.sequence)).await.unwrap();
-    assert_eq!(rig.one.publish(edit(PROJECT(1), "b", first.sequence)).await, Ok(next));
+    assert_eq!(rig.one.publish(edit(PROJECT(1), "b", first.sequence)).await, known(next));
 }
 
 pub(super) async fn of_two_edits_with_one_expectation_one_is_taken(adapter: Adapter) {
