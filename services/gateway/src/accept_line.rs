@@ -33,26 +33,50 @@ pub(crate) fn take(worker: &Rc<Worker>, socket: &Rc<Socket>, line: &[u8], now_us
     if line.is_empty() {
         return;
     }
-    let numbers = &worker.shared.numbers;
-    match Frame::parse(line) {
-        Ok(Frame::Logs(body)) => {
-            numbers.line_in(Kind::Logs);
+    let frame = Frame::parse(line);
+    let (kind, mid) = match &frame {
+        Ok(frame) => (kind_of(frame), frame.mid()),
+        Err(refused) => (Kind::Other, refused.mid),
+    };
+    worker.shared.numbers.line_in(kind);
+    if let Err(too_fast) = socket.pay(&worker.shared.rates, line.len()) {
+        return socket.refuse_too_fast(too_fast, mid);
+    }
+    match frame {
+        Ok(frame) => take_frame(worker, socket, frame, now_us),
+        Err(refused) => socket.refuse(&refused.refusal, refused.mid),
+    }
+}
+
+fn kind_of(frame: &Frame<'_>) -> Kind {
+    match frame {
+        Frame::Logs(_) => Kind::Logs,
+        Frame::Vars(_) => Kind::Vars,
+        Frame::SignIn { .. } => Kind::SignIn,
+        Frame::Hello(_) => Kind::Hello,
+        Frame::Dropped(_) => Kind::Dropped,
+        Frame::State { .. } => Kind::State,
+        Frame::Ping { .. } => Kind::Ping,
+        Frame::Later { .. } => Kind::Other,
+    }
+}
+
+fn take_frame(worker: &Rc<Worker>, socket: &Rc<Socket>, frame: Frame<'_>, now_us: u64) {
+    match frame {
+        Frame::Logs(body) => {
             take_body(worker, socket, &Arrived { kind: LineKind::Logs, body, now_us });
         }
-        Ok(Frame::Vars(body)) => {
-            numbers.line_in(Kind::Vars);
+        Frame::Vars(body) => {
             take_body(worker, socket, &Arrived { kind: LineKind::Reported, body, now_us });
         }
-        Ok(Frame::SignIn { key }) => {
-            numbers.line_in(Kind::SignIn);
+        Frame::SignIn { key } => {
             if socket.signed_in().is_none() {
                 socket.unsay(); // A hello that did not sign in is not what holds now.
             }
             sign_in::begin(worker, socket, key);
         }
-        Ok(Frame::Ping { line }) => {
-            numbers.line_in(Kind::Ping);
-            numbers.lines_accepted.increment(1);
+        Frame::Ping { line } => {
+            worker.shared.numbers.lines_accepted.increment(1);
             if socket.said().is_none_or(|said| !said.is_echo(line)) {
                 socket.tell(|out| {
                     out.extend_from_slice(line);
@@ -60,30 +84,22 @@ pub(crate) fn take(worker: &Rc<Worker>, socket: &Rc<Socket>, line: &[u8], now_us
                 });
             }
         }
-        Ok(Frame::Hello(body)) => {
-            numbers.line_in(Kind::Hello);
+        Frame::Hello(body) => {
             if let Err(refusal) = level2::hello(worker, socket, &body) {
                 socket.refuse(&refusal, body.mid);
             }
         }
-        Ok(Frame::Dropped(body)) => {
-            numbers.line_in(Kind::Dropped);
+        Frame::Dropped(body) => {
             take_dropped(worker, socket, &Arrived { kind: LineKind::Logs, body, now_us });
         }
-        Ok(Frame::State { key, state }) => {
-            numbers.line_in(Kind::State);
+        Frame::State { key, state } => {
             if let Err(refusal) = level2::state(worker, socket, key, state) {
                 socket.refuse(&refusal, None);
             }
         }
-        Ok(Frame::Later { tag }) => {
-            numbers.line_in(Kind::Other);
+        Frame::Later { tag } => {
             let words = format!("{tag}: lines are not taken by this release; send none");
             socket.refuse(&Refusal::new(Code::UnknownLine, words), None);
-        }
-        Err(refused) => {
-            numbers.line_in(Kind::Other);
-            socket.refuse(&refused.refusal, refused.mid);
         }
     }
 }

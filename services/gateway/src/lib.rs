@@ -3,13 +3,15 @@
 //!
 //! Files in the order of a line's path, one hop each:
 //!
-//! 1. [`listener`]: a game connects; each address has a bounded number of sockets.
+//! 1. [`listener`]: a game connects; each address has a bounded number of sockets, and of connections a
+//!    second ([`rate`]).
 //! 2. [`worker`]: one thread and one runtime a core; a socket stays where it was handed to.
 //! 3. [`session`]: bytes become lines, and waiting bytes are written; one task a socket. What it
 //!    reads and writes is a [`stream`]: TCP, TLS or a WebSocket.
 //! 4. [`sign_in`]: `v:`, with [`keys`] and [`documents`]; [`level2`]: `h:` and what comes with it.
-//! 5. [`accept_line`]: a line is checked and appended to its project's batch; under pressure it is
-//!    [`shed`], or refused for lack of [`budget`].
+//! 5. [`accept_line`]: a line is checked and appended to its project's batch, unless its key sends more
+//!    than it may a second ([`rate`]), or the bus fills and it weighs little ([`shed`]), or too much
+//!    waits already ([`budget`]).
 //! 6. [`batch`]: lines of a project gather into one message, which is published.
 //! 7. [`settle`]: what became of the message becomes each line's answer, through [`outbox`].
 //!
@@ -33,6 +35,7 @@ mod listener;
 mod numbers;
 mod outbox;
 mod presence;
+mod rate;
 mod registry;
 mod session;
 mod settle;

@@ -86,6 +86,10 @@ pub(crate) struct Numbers {
     pub(crate) messages: Counter,
     /// Accepts that the system refused.
     pub(crate) accept_failed: Counter,
+    /// Connections that came too soon after others of their address.
+    pub(crate) address_connects_refused: Counter,
+    /// Sign-ins that came too soon after others with their key.
+    pub(crate) key_connects_refused: Counter,
     /// Sign-ins and ends of sockets that could not be told.
     pub(crate) presence_lost: Counter,
     publish_seconds: Histogram,
@@ -117,6 +121,8 @@ impl Numbers {
             pushed: counter!("observer_pushed_total"),
             messages: counter!("observer_messages_published_total"),
             accept_failed: counter!("observer_accept_failed_total"),
+            address_connects_refused: counter!("observer_connects_refused_total", "by" => "address"),
+            key_connects_refused: counter!("observer_connects_refused_total", "by" => "key"),
             presence_lost: counter!("observer_presence_lost_total"),
             publish_seconds: histogram!("observer_publish_seconds"),
             sockets: gauge!("observer_sockets"),
@@ -225,6 +231,10 @@ fn describe() {
     describe_counter!("observer_pushed_total", "Edits and documents queued for a socket.");
     describe_counter!("observer_messages_published_total", "Messages that the bus took.");
     describe_counter!("observer_accept_failed_total", "Accepts that the system refused.");
+    describe_counter!(
+        "observer_connects_refused_total",
+        "Connections and sign-ins that came faster than their address or key may."
+    );
     describe_counter!(
         "observer_presence_lost_total",
         "Sign-ins and ends of sockets that no store was told of: the bus was away for too long."

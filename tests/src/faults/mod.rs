@@ -7,6 +7,7 @@ mod killed;
 mod network;
 #[cfg(target_os = "linux")]
 mod power;
+mod soak;
 mod still;
 mod stopped;
 
@@ -28,6 +29,7 @@ pub use killed::{
 pub use network::{broken_connections, sliced_network};
 #[cfg(target_os = "linux")]
 pub use power::{Cuts, power_is_cut, power_is_cut_on_a_lying_disk};
+pub use soak::{Held, Soak, soak};
 pub use still::nats_stands_still;
 pub use stopped::{half_a_line_at_the_end, rolling_restart};
 

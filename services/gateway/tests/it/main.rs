@@ -11,6 +11,7 @@ mod fake_bus;
 mod game;
 mod level2;
 mod lines;
+mod rates;
 mod rig;
 mod shed;
 mod sign_in;
