@@ -249,7 +249,7 @@ mod tests {
     use super::*;
     use crate::eventually;
 
-    const SOON: Duration = Duration::from_secs(10);
+    const SOON: Duration = Duration::from_secs(30);
 
     fn shell(script: &str) -> GuardedChild {
         let mut command = Command::new("sh");

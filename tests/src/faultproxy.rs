@@ -298,7 +298,7 @@ impl Drop for Pump {
 mod tests {
     use super::*;
 
-    const SOON: Duration = Duration::from_secs(10);
+    const SOON: Duration = Duration::from_secs(30);
 
     /// A client, its server, and the proxy between them.
     async fn rig(faults: Faults) -> (TcpStream, TcpStream, FaultProxy) {

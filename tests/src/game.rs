@@ -14,7 +14,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
 /// Time a game waits for a line that must come. Generous: the machine may be busy with builds.
-pub const LINE_WITHIN: Duration = Duration::from_secs(10);
+pub const LINE_WITHIN: Duration = Duration::from_secs(30);
 
 /// Most lines put aside while the game waits for another one. A test that meets it waits for the
 /// wrong thing.

@@ -113,7 +113,7 @@ mod tests {
 
     use super::*;
 
-    const SOON: Duration = Duration::from_secs(10);
+    const SOON: Duration = Duration::from_secs(30);
 
     #[tokio::test]
     async fn frames_come_by_type_and_the_close_is_seen() {

@@ -9,7 +9,7 @@ use observer_tests::faults::{
     broken_connections, broker_link_flaps, broker_link_is_a_black_hole, embedded_is_killed,
     embedded_is_killed_on_every_transport, embedded_is_terminated, gateway_is_killed,
     log_indexer_is_killed, nats_is_killed, nats_stands_still, rolling_restart, servers_are_gone,
-    sliced_network, start_with_a_backlog, var_store_is_killed,
+    sliced_network, soak, start_with_a_backlog, var_store_is_killed,
 };
 
 #[expect(clippy::print_stdout, reason = "the rows are what this program is run for")]
@@ -148,4 +148,19 @@ async fn power_cut_at_100_moments() {
         acknowledged += cuts.acknowledged;
     }
     println!("power cut: {disks} disks, {acknowledged} lines acknowledged, lost 0");
+}
+
+/// Two hours are asked of a release; this is the part of it that fits into a run of all faults.
+#[tokio::test]
+#[expect(clippy::print_stdout, reason = "the figures are what this program is run for")]
+async fn soak_of_15_minutes() {
+    let soak = soak(Duration::from_mins(15), 200).await;
+    told(&soak.row);
+    println!("{} came and went, {:?}", soak.came_and_went, soak.counts);
+    for held in &soak.held {
+        let (rss, files) = (held.growth(), held.files_growth());
+        let last = held.rss_kib.last().copied().unwrap_or_default();
+        println!("{}: {last:.0} KiB, memory x {rss:.3}, files x {files:.3}", held.program);
+        assert!(rss < 1.05 && files < 1.05, "{held:?}");
+    }
 }

@@ -3,12 +3,15 @@
 //!
 //! Files in the order of a line's path, one hop each:
 //!
-//! 1. [`listener`]: a game connects; each address has a bounded number of sockets.
+//! 1. [`listener`]: a game connects; each address has a bounded number of sockets, and of connections a
+//!    second ([`rate`]).
 //! 2. [`worker`]: one thread and one runtime a core; a socket stays where it was handed to.
 //! 3. [`session`]: bytes become lines, and waiting bytes are written; one task a socket. What it
 //!    reads and writes is a [`stream`]: TCP, TLS or a WebSocket.
 //! 4. [`sign_in`]: `v:`, with [`keys`] and [`documents`]; [`level2`]: `h:` and what comes with it.
-//! 5. [`accept_line`]: a line is checked and appended to its project's batch.
+//! 5. [`accept_line`]: a line is checked and appended to its project's batch, unless its key sends more
+//!    than it may a second ([`rate`]), or the bus fills and it weighs little ([`shed`]), or too much
+//!    waits already ([`budget`]).
 //! 6. [`batch`]: lines of a project gather into one message, which is published.
 //! 7. [`settle`]: what became of the message becomes each line's answer, through [`outbox`].
 //!
@@ -32,10 +35,12 @@ mod listener;
 mod numbers;
 mod outbox;
 mod presence;
+mod rate;
 mod registry;
 mod session;
 mod settle;
 mod shared;
+mod shed;
 mod sign_in;
 mod slots;
 mod socket;
@@ -149,6 +154,7 @@ pub async fn run(
         // Workers that do not even answer in time end with the process.
         timeout(CUT_WITHIN, workers.ended()).await.ok();
     }
+    shared.gaps.give_up(&shared.numbers);
     shared.ended.cancel();
     background.shutdown().await;
     drained

@@ -72,6 +72,10 @@ pub(crate) struct Numbers {
     pub(crate) records_duplicate: Counter,
     /// Records of `l:` lines that were answered `timeout`.
     pub(crate) records_unknown: Counter,
+    /// Records of lines that were shed.
+    pub(crate) records_shed: Counter,
+    /// Records that were shed and that no gap record tells of.
+    pub(crate) records_untold: Counter,
     /// Requests for keys.
     pub(crate) keys_asked: Counter,
     /// Requests for wanted documents.
@@ -82,6 +86,10 @@ pub(crate) struct Numbers {
     pub(crate) messages: Counter,
     /// Accepts that the system refused.
     pub(crate) accept_failed: Counter,
+    /// Connections that came too soon after others of their address.
+    pub(crate) address_connects_refused: Counter,
+    /// Sign-ins that came too soon after others with their key.
+    pub(crate) key_connects_refused: Counter,
     /// Sign-ins and ends of sockets that could not be told.
     pub(crate) presence_lost: Counter,
     publish_seconds: Histogram,
@@ -106,11 +114,15 @@ impl Numbers {
             records_accepted: counter!("observer_records_accepted_total"),
             records_duplicate: counter!("observer_records_duplicate_total"),
             records_unknown: counter!("observer_records_unknown_total"),
+            records_shed: counter!("observer_records_shed_total"),
+            records_untold: counter!("observer_records_shed_untold_total"),
             keys_asked: counter!("observer_keys_asked_total"),
             documents_asked: counter!("observer_documents_asked_total"),
             pushed: counter!("observer_pushed_total"),
             messages: counter!("observer_messages_published_total"),
             accept_failed: counter!("observer_accept_failed_total"),
+            address_connects_refused: counter!("observer_connects_refused_total", "by" => "address"),
+            key_connects_refused: counter!("observer_connects_refused_total", "by" => "key"),
             presence_lost: counter!("observer_presence_lost_total"),
             publish_seconds: histogram!("observer_publish_seconds"),
             sockets: gauge!("observer_sockets"),
@@ -185,7 +197,7 @@ fn describe() {
     );
     describe_counter!(
         "observer_records_accepted_total",
-        "Log records in accepted lines: over all processes the sum of stored, duplicate, buried and \
+        "Log records in accepted lines, and gap records of the gateway: over all processes the sum of stored, duplicate, buried and \
          what is on its way; but for the records that are unknown or redelivered, and for dead \
          letters that were replayed, which have an outcome once more."
     );
@@ -197,6 +209,14 @@ fn describe() {
         "observer_records_unknown_total",
         "Log records in lines that were answered `timeout`. Any of them may be stored, and is then \
          no record of an accepted line."
+    );
+    describe_counter!(
+        "observer_records_shed_total",
+        "Log records in lines that were shed: dropped for good, as the bus was nearly full."
+    );
+    describe_counter!(
+        "observer_records_shed_untold_total",
+        "Of these, records that no gap record tells of: the gateway ended before the bus took one."
     );
     describe_counter!(
         "observer_sockets_closed_total",
@@ -211,6 +231,10 @@ fn describe() {
     describe_counter!("observer_pushed_total", "Edits and documents queued for a socket.");
     describe_counter!("observer_messages_published_total", "Messages that the bus took.");
     describe_counter!("observer_accept_failed_total", "Accepts that the system refused.");
+    describe_counter!(
+        "observer_connects_refused_total",
+        "Connections and sign-ins that came faster than their address or key may."
+    );
     describe_counter!(
         "observer_presence_lost_total",
         "Sign-ins and ends of sockets that no store was told of: the bus was away for too long."

@@ -113,7 +113,8 @@ mod tests {
             let key = "0123456789ab".parse().unwrap();
             let project = Arc::clone(&project);
             let slot = slots.take(key).unwrap();
-            socket.sign_in(SignedIn { key, project, epoch: Cell::new(1), _slot: slot });
+            let (epoch, rates) = (Cell::new(1), Arc::default());
+            socket.sign_in(SignedIn { key, project, epoch, rates, _slot: slot });
             registry.sign_in(socket, &socket.signed_in().unwrap().project);
         }
         for at in [1, 0, 3, 2] {

@@ -5,9 +5,9 @@
 //! small state: it reads into a buffer that all sockets of the worker share, so an idle socket holds
 //! none. What the lines say is in [`crate::accept_line`].
 
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
 use std::io;
-use std::net::IpAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -18,6 +18,7 @@ use observer_wire::line::LineSplitter;
 use observer_wire::{Code, Refusal};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Sleep, sleep_until};
 use tracing::debug;
 
 use crate::accept_line;
@@ -25,6 +26,7 @@ use crate::deadline::{Deadlines, Due};
 use crate::listener::accept::{Handed, Transport, Welcome};
 use crate::listener::handshake;
 use crate::numbers::Kind;
+use crate::rate::Address;
 use crate::shared::random;
 use crate::slots::Slot;
 use crate::socket::Socket;
@@ -71,9 +73,11 @@ struct Session {
     /// The game said that nothing follows.
     at_end: bool,
     deadlines: Deadlines,
+    /// Ends when the socket may be read again after lines that came too fast.
+    rest: Option<Pin<Box<Sleep>>>,
     /// Bytes that are counted as waiting though they are no lines yet.
     unparsed_bytes: usize,
-    _slot: Option<Slot<IpAddr>>,
+    _slot: Option<Slot<Address>>,
     _refused: Option<OwnedSemaphorePermit>,
 }
 
@@ -106,13 +110,15 @@ impl Session {
         let numbers = Arc::clone(&shared.numbers);
         let socket = Rc::new(Socket::new(random(), shared.limits.output_bytes_max, numbers));
         let (slot, refused) = match welcome {
-            Welcome::Served(slot) => (Some(slot), None),
-            Welcome::Refused(permit) => (None, Some(permit)),
+            Welcome::Served(slot, rates) => {
+                socket.comes_from(rates);
+                (Some(slot), None)
+            }
+            Welcome::Refused(permit, refusal) => {
+                socket.close(&refusal, None);
+                (None, Some(permit))
+            }
         };
-        if refused.is_some() {
-            let words = "your address has as many sockets as it may (limits.address_sockets_max)";
-            socket.close(&Refusal::new(Code::TooManySockets, words), None);
-        }
         shared.numbers.socket_opened();
         worker.registry.borrow_mut().add(&socket);
         Self {
@@ -123,6 +129,7 @@ impl Session {
             phase: Phase::Open,
             at_end: false,
             deadlines: Deadlines::new(Duration::from_secs(shared.limits.sign_in_secs_max)),
+            rest: None,
             unparsed_bytes: 0,
             _slot: slot,
             _refused: refused,
@@ -153,7 +160,7 @@ impl Session {
     fn step_open(&mut self, cx: &mut Context<'_>) -> io::Result<Step> {
         self.take_in(cx)?;
         self.watch_the_clock();
-        if self.worker.draining.get() && self.socket.unsettled.get() == 0 {
+        if self.worker.draining.get() && self.owes_nothing() {
             let words = "the gateway stops; connect again";
             let return_ms = self.worker.shared.spread.next_ms();
             self.socket.close_until(&Refusal::new(Code::Draining, words), None, return_ms);
@@ -217,7 +224,7 @@ impl Session {
     fn take_in(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let worker = Rc::clone(&self.worker);
         for _ in 0..READS_MAX {
-            if worker.hold_back(&self.socket) {
+            if self.rests(cx) || worker.hold_back(&self.socket) {
                 return Ok(());
             }
             self.take_held();
@@ -252,6 +259,19 @@ impl Session {
         }
         cx.waker().wake_by_ref(); // More may be there, but the others are next.
         Ok(())
+    }
+
+    /// Whether the socket is not read because its lines came too fast. The session is woken when that
+    /// is over.
+    fn rests(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(until) = self.socket.rests_until.get() else { return false };
+        let rest = self.rest.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        if rest.as_mut().poll(cx).is_pending() {
+            return true;
+        }
+        self.rest = None;
+        self.socket.rests_until.set(None);
+        false
     }
 
     fn take_held(&mut self) {
@@ -324,7 +344,7 @@ impl Session {
     fn may_take_line(&self) -> bool {
         !self.socket.is_closing()
             && !self.socket.asking.get()
-            && !self.worker.draining.get()
+            && self.socket.rests_until.get().is_none()
             && self.socket.unsettled.get() < self.worker.shared.limits.unsettled_lines_max
     }
 
@@ -333,7 +353,8 @@ impl Session {
     }
 
     fn may_read(&self) -> bool {
-        !self.at_end && self.held.bytes.is_empty() && self.may_take_line()
+        let may = !self.worker.draining.get() || self.stream.has_read();
+        may && !self.at_end && self.held.bytes.is_empty() && self.may_take_line()
     }
 
     /// Silence counts only while we would read.
@@ -363,7 +384,10 @@ impl Session {
 
     /// Whether no line waits for its outcome.
     fn owes_nothing(&self) -> bool {
-        self.held.bytes.is_empty() && !self.socket.asking.get() && self.socket.unsettled.get() == 0
+        self.held.bytes.is_empty()
+            && !self.stream.has_read()
+            && !self.socket.asking.get()
+            && self.socket.unsettled.get() == 0
     }
 
     /// Writes what waits; returns whether all is written.

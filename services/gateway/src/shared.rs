@@ -1,7 +1,6 @@
 //! What all workers of a process share. Everything that only one worker needs is in
 //! [`crate::worker`].
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use observer_bus::Bus;
@@ -18,6 +17,8 @@ use crate::keys::Keys;
 use crate::listener::certificate::Certificate;
 use crate::listener::handshake::Handshakes;
 use crate::numbers::Numbers;
+use crate::rate::{Address, Rates};
+use crate::shed::Gaps;
 use crate::slots::Slots;
 use crate::spread::Spread;
 
@@ -31,9 +32,11 @@ pub(crate) struct Shared {
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) numbers: Arc<Numbers>,
     pub(crate) budget: Arc<Budget>,
+    pub(crate) gaps: Gaps,
     pub(crate) keys: Keys,
     pub(crate) key_slots: Arc<Slots<ApiKey>>,
-    pub(crate) address_slots: Arc<Slots<IpAddr>>,
+    pub(crate) address_slots: Arc<Slots<Address>>,
+    pub(crate) rates: Rates,
     pub(crate) refused_sockets: Arc<Semaphore>,
     pub(crate) handshakes: Handshakes,
     /// What TLS shows, if it is spoken.
@@ -64,9 +67,11 @@ impl Shared {
         let numbers = Arc::new(Numbers::new());
         Self {
             budget: Budget::new(&limits),
+            gaps: Gaps::default(),
             keys: Keys::new(Arc::clone(&bus), Arc::clone(&numbers)),
             key_slots: Slots::new(limits.key_sockets_max),
             address_slots: Slots::new(limits.address_sockets_max),
+            rates: Rates::new(&limits),
             handshakes: Handshakes::new(limits.handshakes_max),
             certificate,
             refused_sockets: Arc::new(Semaphore::new(REFUSED_SOCKETS_MAX)),

@@ -71,6 +71,13 @@ async fn ask(worker: Rc<Worker>, socket: Rc<Socket>, key: ApiKey) {
 
 fn complete(worker: &Rc<Worker>, socket: &Rc<Socket>, key: ApiKey, project: ProjectId) {
     let shared = &worker.shared;
+    let rates = match shared.rates.sign_in(key) {
+        Ok(rates) => rates,
+        Err(too_fast) => {
+            shared.numbers.key_connects_refused.increment(1);
+            return socket.refuse(&too_fast.refusal(Code::TooManySockets), None);
+        }
+    };
     let Some(slot) = shared.key_slots.take(key) else {
         let words = "the key has as many sockets as it may (limits.key_sockets_max)";
         return socket.refuse(&Refusal::new(Code::TooManySockets, words), None);
@@ -80,8 +87,8 @@ fn complete(worker: &Rc<Worker>, socket: &Rc<Socket>, key: ApiKey, project: Proj
         return; // It went while we asked; nobody was told that it had come.
     }
     let project = shared.projects.enter(project);
-    let signed_in =
-        SignedIn { key, project: Arc::clone(&project), epoch: Cell::new(now_us()), _slot: slot };
+    let (epoch, of_project) = (Cell::new(now_us()), Arc::clone(&project));
+    let signed_in = SignedIn { key, project: of_project, epoch, rates, _slot: slot };
     socket.sign_in(signed_in);
     // Registered first: an edit of this moment finds the socket, or is in the document already.
     worker.registry.borrow_mut().sign_in(socket, &project);

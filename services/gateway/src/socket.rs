@@ -9,11 +9,13 @@ use std::task::Waker;
 use observer_wire::frame::Mid;
 use observer_wire::ids::short_hash;
 use observer_wire::{ApiKey, Code, Refusal, answer};
+use tokio::time::Instant;
 
 use crate::documents::{Project, Stamp};
 use crate::level2::Said;
 use crate::numbers::Numbers;
 use crate::outbox::Outbox;
+use crate::rate::{AddressRates, KeyRates, Rates, TooFast};
 use crate::slots::Slot;
 
 /// Lines at the start of a socket that may have been sent before, on another one: as many as a game
@@ -39,6 +41,10 @@ pub(crate) struct Socket {
     pub(crate) asking: Cell<bool>,
     /// It waits until fewer messages do; not read meanwhile.
     pub(crate) held_back: Cell<bool>,
+    /// Its lines came too fast: it is not read until then.
+    pub(crate) rests_until: Cell<Option<Instant>>,
+    /// What its address used.
+    address: OnceCell<Arc<AddressRates>>,
     /// Lines that wait for their outcome.
     pub(crate) unsettled: Cell<usize>,
     /// What of the wanted document was sent, if any.
@@ -65,6 +71,8 @@ pub(crate) struct SignedIn {
     pub(crate) project: Arc<Project>,
     /// When the session began, in microseconds of our clock. Another session has a later one.
     pub(crate) epoch: Cell<u64>,
+    /// What the key used.
+    pub(crate) rates: Arc<KeyRates>,
     /// Counts against `limits.key_sockets_max`.
     pub(crate) _slot: Slot<ApiKey>,
 }
@@ -83,6 +91,8 @@ impl Socket {
             said: RefCell::new(None),
             asking: Cell::new(false),
             held_back: Cell::new(false),
+            rests_until: Cell::new(None),
+            address: OnceCell::new(),
             unsettled: Cell::new(0),
             sent: RefCell::new(None),
             out: RefCell::new(Outbox::new(output_bytes_max)),
@@ -131,6 +141,26 @@ impl Socket {
     /// Somebody signed in. Once a socket.
     pub(crate) fn sign_in(&self, signed_in: SignedIn) {
         assert!(self.signed_in.set(signed_in).is_ok(), "a socket signs in once");
+    }
+
+    /// The address that it comes from used this.
+    pub(crate) fn comes_from(&self, rates: Arc<AddressRates>) {
+        assert!(self.address.set(rates).is_ok(), "a socket comes from one address");
+    }
+
+    /// Takes a line of `bytes` from what its key, or else its address, may send.
+    pub(crate) fn pay(&self, rates: &Rates, bytes: usize) -> Result<(), TooFast> {
+        match (self.signed_in(), self.address.get()) {
+            (Some(signed_in), _) => rates.line_of_key(&signed_in.rates, bytes),
+            (None, Some(address)) => rates.line_of_address(address),
+            (None, None) => Ok(()), // It was refused when it came: none of its lines is taken.
+        }
+    }
+
+    /// A line came too fast.
+    pub(crate) fn refuse_too_fast(&self, too_fast: TooFast, mid: Option<Mid<'_>>) {
+        self.refuse(&too_fast.refusal(Code::Rate), mid);
+        self.rests_until.set(Some(Instant::now() + too_fast.rest()));
     }
 
     /// Takes sequence numbers for a line of `count` records, at `now_us`; returns the first.
@@ -184,12 +214,13 @@ impl Socket {
         if refusal.code.closes() {
             return self.close(refusal, mid);
         }
-        self.tell(|out| answer::write_error(out, refusal, mid, retry_ms(refusal.code)));
+        self.tell(|out| answer::write_error(out, refusal, mid, retry_ms(refusal)));
     }
 
     /// Says why, then closes once that is written. The first reason counts.
     pub(crate) fn close(&self, refusal: &Refusal, mid: Option<Mid<'_>>) {
-        self.close_until(refusal, mid, return_ms(refusal.code));
+        let return_ms = refusal.retry_ms.unwrap_or_else(|| return_ms(refusal.code));
+        self.close_until(refusal, mid, return_ms);
     }
 
     /// As [`Socket::close`]; a game of level 2 may come back after `return_ms`.
@@ -202,7 +233,7 @@ impl Socket {
             if self.said.borrow().is_some() {
                 answer::write_close(out, refusal.code, return_ms);
             } else {
-                answer::write_error(out, refusal, mid, retry_ms(refusal.code));
+                answer::write_error(out, refusal, mid, retry_ms(refusal));
             }
         };
         self.out.borrow_mut().append_last(write);
@@ -281,9 +312,10 @@ fn return_ms(code: Code) -> u32 {
 }
 
 /// When to come back after a refusal, if coming back helps.
-fn retry_ms(code: Code) -> Option<u32> {
+fn retry_ms(refusal: &Refusal) -> Option<u32> {
     // Long enough for a full queue to move, short enough for a person who waits.
-    matches!(code, Code::Busy | Code::Timeout | Code::Draining).then_some(1000)
+    let by_code = matches!(refusal.code, Code::Busy | Code::Timeout | Code::Draining);
+    refusal.retry_ms.or(by_code.then_some(1000))
 }
 
 #[cfg(test)]

@@ -170,7 +170,12 @@ impl Settler {
     ) -> Option<Vec<usize>> {
         let all = batch.records();
         let mut later = Vec::new();
-        for chunk in waiting.chunks(BATCH_RECORDS_MAX) {
+        let mut chunks = waiting.chunks(BATCH_RECORDS_MAX);
+        // Of records that wait it may be unknown whether they are stored. The same ones sent again, which
+        // may stand behind them, must not be asked for until it is known.
+        while later.is_empty()
+            && let Some(chunk) = chunks.next()
+        {
             let records: Vec<_> = chunk.iter().map(|index| all[*index].clone()).collect();
             let stored = tokio::select! {
                 biased;
@@ -192,6 +197,7 @@ impl Settler {
                 }
             }
         }
+        later.extend(chunks.flatten());
         Some(later)
     }
 

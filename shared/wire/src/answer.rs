@@ -146,13 +146,22 @@ pub struct Refusal {
     pub code: Code,
     /// A sentence that teaches, without line ends.
     pub words: Cow<'static, str>,
+    /// When to come back, in milliseconds, where this refusal knows better than its code.
+    pub retry_ms: Option<u32>,
 }
 
 impl Refusal {
     /// A refusal with words that teach.
     #[must_use]
     pub fn new(code: Code, words: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, words: words.into() }
+        Self { code, words: words.into(), retry_ms: None }
+    }
+
+    /// The same; it helps to come back after `ms`.
+    #[must_use]
+    pub fn retry_after(mut self, ms: u32) -> Self {
+        self.retry_ms = Some(ms);
+        self
     }
 }
 

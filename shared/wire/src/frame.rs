@@ -134,6 +134,19 @@ impl<'a> Frame<'a> {
             _ => Err(unknown_line().into()),
         }
     }
+
+    /// The line's message id, for an answer.
+    #[must_use]
+    pub fn mid(&self) -> Option<Mid<'a>> {
+        match self {
+            Self::Logs(body) | Self::Vars(body) | Self::Hello(body) | Self::Dropped(body) => {
+                body.mid
+            }
+            Self::SignIn { .. } | Self::State { .. } | Self::Ping { .. } | Self::Later { .. } => {
+                None
+            }
+        }
+    }
 }
 
 fn unknown_line() -> Refusal {

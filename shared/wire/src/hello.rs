@@ -364,6 +364,10 @@ pub struct Bounds {
     pub value: usize,
     /// Lines that may wait for their answer.
     pub unacked: usize,
+    /// Lines a second of the key, over all its sockets.
+    pub lines_s: usize,
+    /// Bytes of lines a second of the key, over all its sockets.
+    pub bytes_s: usize,
 }
 
 impl From<&Limits> for Bounds {
@@ -375,6 +379,8 @@ impl From<&Limits> for Bounds {
             name: limits.name_bytes_max,
             value: limits.value_bytes_max,
             unacked: limits.unsettled_lines_max,
+            lines_s: limits.key_lines_s_max,
+            bytes_s: limits.key_bytes_s_max,
         }
     }
 }

@@ -13,6 +13,10 @@ pub const JSON_DEPTH_CEILING: u32 = 100;
 /// Most records that any setting may allow in a line: a record id has three hex digits for the index.
 pub const LINE_RECORDS_CEILING: usize = 4095;
 
+/// Seconds of a rate that may come at once, after a time of silence: every bound of a second (`*_s_max`)
+/// is one of two seconds, so that whoever gathers for a second is not refused.
+pub const RATE_BURST_SECS: usize = 2;
+
 /// Bounds of a process: section `[limits]`, or `OBSERVER_LIMITS__<NAME>` in the environment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -46,6 +50,20 @@ pub struct Limits {
     pub address_sockets_max: usize,
     /// Sockets at once of one key, on one gateway. Raise it for load tests.
     pub key_sockets_max: usize,
+    /// Lines a second of one key, of any kind, on one gateway. Past it a line is refused (`rate`) and
+    /// its socket not read for a while. More than two cores take; lower it where many share a gateway.
+    pub key_lines_s_max: usize,
+    /// Bytes of lines a second of one key, on one gateway. Past it as `key_lines_s_max`.
+    pub key_bytes_s_max: usize,
+    /// Sign-ins of sockets a second with one key, on one gateway. Past it the socket is told, and closed.
+    pub key_connects_s_max: usize,
+    /// Connections a second from one address. Past it nothing is done for one but to close it. Loopback
+    /// too: raise it for load tests.
+    pub address_connects_s_max: usize,
+    /// Those of them that want TLS or a WebSocket, which cost a handshake.
+    pub address_handshakes_s_max: usize,
+    /// Lines a second from one address, over all its sockets that are not signed in.
+    pub address_lines_s_max: usize,
     /// Bytes of accepted lines that wait in one process for their outcome, over all sockets.
     pub waiting_bytes_max: usize,
     /// Part of `waiting_bytes_max` that one project may use, in percent.
@@ -79,6 +97,12 @@ impl Default for Limits {
             output_bytes_max: 1024 * 1024,
             address_sockets_max: 200,
             key_sockets_max: 2_000,
+            key_lines_s_max: 500_000,
+            key_bytes_s_max: 1024 * 1024 * 1024,
+            key_connects_s_max: 10_000,
+            address_connects_s_max: 10_000,
+            address_handshakes_s_max: 2_000,
+            address_lines_s_max: 20_000,
             waiting_bytes_max: 256 * 1024 * 1024,
             project_waiting_percent_max: 25,
             document_bytes_max: 128 * 1024,
@@ -103,6 +127,11 @@ impl Limits {
             ("address_sockets_max", self.address_sockets_max),
             ("key_sockets_max", self.key_sockets_max),
             ("handshakes_max", self.handshakes_max),
+            ("key_lines_s_max", self.key_lines_s_max),
+            ("key_connects_s_max", self.key_connects_s_max),
+            ("address_connects_s_max", self.address_connects_s_max),
+            ("address_handshakes_s_max", self.address_handshakes_s_max),
+            ("address_lines_s_max", self.address_lines_s_max),
             ("edit_changes_max", self.edit_changes_max),
             ("project_devices_max", self.project_devices_max),
         ];
@@ -120,6 +149,10 @@ impl Limits {
         }
         if !(1..=100).contains(&self.project_waiting_percent_max) {
             return Some(("project_waiting_percent_max", "must be 1 to 100".into()));
+        }
+        if self.key_bytes_s_max.saturating_mul(RATE_BURST_SECS) < self.line_bytes_max {
+            let words = "must let the longest line through (limits.line_bytes_max), in two seconds";
+            return Some(("key_bytes_s_max", words.into()));
         }
         let share = self.waiting_bytes_max / 100 * self.project_waiting_percent_max;
         if share < self.line_bytes_max {
@@ -147,5 +180,13 @@ mod tests {
         assert_eq!(limits.first_unworkable().unwrap().0, "json_depth_max");
         let limits = Limits { waiting_bytes_max: 1024, ..Limits::default() };
         assert_eq!(limits.first_unworkable().unwrap().0, "waiting_bytes_max");
+    }
+
+    #[test]
+    fn a_key_may_send_the_longest_line_at_once() {
+        let with = |key_bytes_s_max| Limits { key_bytes_s_max, ..Limits::default() };
+        let least = LINE_BYTES_MAX / RATE_BURST_SECS;
+        assert_eq!(with(least - 1).first_unworkable().unwrap().0, "key_bytes_s_max");
+        assert_eq!(with(least).first_unworkable(), None);
     }
 }

@@ -4,6 +4,7 @@
 //! its value. A server that is not on this machine fails the test, it never skips it.
 
 mod elasticsearch;
+pub mod fake_bulk;
 mod nats;
 mod redis;
 
@@ -19,6 +20,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 pub use self::elasticsearch::{Elasticsearch, ElasticsearchOptions};
+pub use self::fake_bulk::FakeBulk;
 pub use self::nats::{NatsCluster, NatsOptions, NatsServer, NatsVersion};
 pub use self::redis::{Fsync, RedisOptions, RedisServer};
 use crate::child::{GuardedChild, Signal, folder};

@@ -46,14 +46,14 @@ impl NatsServer {
     ///
     /// # Panics
     ///
-    /// When it is not on this machine, or not ready within 10 s.
+    /// When it is not on this machine, or not ready within 30 s.
     pub async fn start(options: NatsOptions) -> Self {
         let program = match options.version {
             NatsVersion::Current => tool("bin/nats-server"),
             NatsVersion::TooOld => tool("nats-2.9/nats-server"),
         };
         let monitor_port = options.monitoring.then(free_port);
-        let ready_within = Duration::from_secs(10);
+        let ready_within = Duration::from_secs(30);
         let launch = Launch { name: "nats", program, ask: ping, ready_within };
         let server = Server::start(launch, |port, folder| {
             let mut args = vec!["-js".into(), "-sd".into(), folder.join("jetstream").into()];

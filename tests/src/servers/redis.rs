@@ -40,7 +40,7 @@ impl RedisServer {
     ///
     /// # Panics
     ///
-    /// When it is not on this machine, or not ready within 10 s.
+    /// When it is not on this machine, or not ready within 30 s.
     pub async fn start(options: RedisOptions) -> Self {
         let fsync = match options.fsync {
             Fsync::EverySecond => "everysec",
@@ -49,7 +49,7 @@ impl RedisServer {
         let program = PathBuf::from("redis-server");
         let there = std::process::Command::new(&program).arg("--version").output();
         assert!(there.is_ok(), "redis-server is missing: run scripts/fetch-test-servers");
-        let ready_within = Duration::from_secs(10);
+        let ready_within = Duration::from_secs(30);
         let launch = Launch { name: "redis", program, ask: ping, ready_within };
         let server = Server::start(launch, |port, folder| {
             let port = port.to_string();

@@ -7,8 +7,8 @@ use observer_tests::faults::{
     broken_broker_link, broken_connections, broker_link_flaps, broker_link_is_a_black_hole,
     embedded_is_killed, embedded_is_killed_on_every_transport, embedded_is_terminated,
     gateway_is_killed, half_a_line_at_the_end, log_indexer_is_killed, nats_is_killed,
-    nats_stands_still, rolling_restart, servers_are_gone, sliced_network, start_with_a_backlog,
-    var_store_is_killed,
+    nats_stands_still, rolling_restart, servers_are_gone, sliced_network, soak,
+    start_with_a_backlog, var_store_is_killed,
 };
 
 #[tokio::test]
@@ -144,6 +144,13 @@ async fn nothing_in_flight_is_lost_when_the_embedded_form_is_told_to_end() {
     let row = embedded_is_terminated(2).await;
     row.must_hold();
     assert_eq!(row.answered("timeout"), 0, "{:?}", row.answers);
+}
+
+#[tokio::test]
+async fn games_that_come_and_go_leave_nothing_behind() {
+    let soak = soak(Duration::from_secs(6), 20).await;
+    soak.row.must_hold();
+    assert!(soak.came_and_went > 40, "more than may be left open: {}", soak.came_and_went);
 }
 
 #[tokio::test]

@@ -3,10 +3,11 @@
 
 use std::future::{Future, pending};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use observer_wire::{Code, Refusal};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
@@ -14,6 +15,7 @@ use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use crate::Listeners;
+use crate::rate::{Address, AddressRates};
 use crate::shared::Shared;
 use crate::slots::Slot;
 use crate::worker::Workers;
@@ -49,9 +51,9 @@ pub(crate) struct Handed {
 /// What a connection is given. Either is given back when the socket ends.
 pub(crate) enum Welcome {
     /// It is served.
-    Served(Slot<IpAddr>),
-    /// Its address has too many sockets: it is told so, and closed.
-    Refused(OwnedSemaphorePermit),
+    Served(Slot<Address>, Arc<AddressRates>),
+    /// Its address has too many sockets, or connects too often: it is told so, and closed.
+    Refused(OwnedSemaphorePermit, Refusal),
 }
 
 /// Accepts until `stop`; then the listener is dropped, so that new games go elsewhere at once.
@@ -96,7 +98,7 @@ async fn accept_all(
 ) {
     loop {
         let (stream, peer) = accept(&listener, shared).await;
-        let Some((stream, welcome)) = prepare(stream, peer, shared) else { continue };
+        let Some((stream, welcome)) = prepare(stream, peer, transport, shared) else { continue };
         if workers.hand(Handed { stream, transport, welcome }).await.is_err() {
             return;
         }
@@ -124,12 +126,10 @@ async fn accept(listener: &TcpListener, shared: &Shared) -> (TcpStream, SocketAd
 fn prepare(
     stream: TcpStream,
     peer: SocketAddr,
+    transport: Transport,
     shared: &Shared,
 ) -> Option<(std::net::TcpStream, Welcome)> {
-    let welcome = match shared.address_slots.take(peer.ip().to_canonical()) {
-        Some(slot) => Welcome::Served(slot),
-        None => Welcome::Refused(Arc::clone(&shared.refused_sockets).try_acquire_owned().ok()?),
-    };
+    let welcome = welcome(peer.ip().into(), transport, shared)?;
     match set_up(stream) {
         Ok(stream) => Some((stream, welcome)),
         Err(error) => {
@@ -137,6 +137,30 @@ fn prepare(
             None
         }
     }
+}
+
+/// What a connection from `address` is given; `None` when it is closed at once.
+fn welcome(address: Address, transport: Transport, shared: &Shared) -> Option<Welcome> {
+    let rates = match shared.rates.connect(address, transport) {
+        Ok(rates) => rates,
+        Err(too_fast) => {
+            shared.numbers.address_connects_refused.increment(1);
+            // Other transports have no words before a handshake, which is what it may not have.
+            let speaks = transport == Transport::Plain;
+            let refused = || refused(too_fast.refusal(Code::TooManySockets), shared);
+            return speaks.then(refused).flatten();
+        }
+    };
+    let Some(slot) = shared.address_slots.take(address) else {
+        let words = "your address has as many sockets as it may (limits.address_sockets_max)";
+        return refused(Refusal::new(Code::TooManySockets, words), shared);
+    };
+    Some(Welcome::Served(slot, rates))
+}
+
+fn refused(refusal: Refusal, shared: &Shared) -> Option<Welcome> {
+    let permit = Arc::clone(&shared.refused_sockets).try_acquire_owned().ok()?;
+    Some(Welcome::Refused(permit, refusal))
 }
 
 fn set_up(stream: TcpStream) -> io::Result<std::net::TcpStream> {

@@ -172,6 +172,19 @@ async fn a_batch_ends_with_the_delivery_that_fills_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn records_behind_those_that_wait_are_not_sent_before_them() {
+    let lines = || message(&format!("[{}]", vec!["{}"; BATCH_RECORDS_MAX + 1].join(",")));
+    let sizes = |asked: Vec<Vec<String>>| asked.iter().map(Vec::len).collect::<Vec<_>>();
+    let (asked, _) = check(vec![lines()], vec![Answer::Down]).await;
+    assert_eq!(sizes(asked), [BATCH_RECORDS_MAX, BATCH_RECORDS_MAX, 1]);
+
+    let mut some = vec![Stored::New; BATCH_RECORDS_MAX];
+    some[7] = Stored::Later;
+    let (asked, _) = check(vec![lines()], vec![Answer::Each(some)]).await;
+    assert_eq!(sizes(asked), [BATCH_RECORDS_MAX, 2]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_event_that_nobody_can_read_is_buried_and_the_others_are_stored() {
     let unreadable = Bytes::from_static(b"rubbish");
     let (asked, dead) = check(vec![unreadable, message(r#"[{"a":1}]"#)], vec![]).await;

@@ -1,21 +1,24 @@
-//! `_bulk`: a batch becomes requests, and each item of the answers becomes what became of a record.
+//! `_bulk`: a batch becomes requests, day by day, and each item of the answers becomes what became of a
+//! record.
 //!
-//! Nothing is sent a second time here but what Elasticsearch refused as a document: that once, in
-//! the safe form. What is to be sent again later is told to the caller.
+//! Nothing is sent a second time here but what Elasticsearch refused: a request that it refused as a
+//! whole, in halves, and a document once more, in the safe form. What is to be sent again later is told
+//! to the caller.
 
-use std::collections::HashMap;
-use std::ops::Range;
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use elasticsearch::http::Method;
-use observer_wire::text;
-use serde::{Deserialize, Serialize};
+use reqwest::Method;
+use serde::Serialize;
 use tracing::warn;
 
 use super::ElasticLogStore;
 use super::day::Day;
 use super::document::{self, Form};
-use super::server::{Answer, REASON_BYTES_MAX, Request, Server};
+use super::items::{self, Unreadable, Verdict};
+use super::server::{Answer, Request};
 use crate::logs::{NewRecord, Stored};
 use crate::{StoreError, StoreErrorKind};
 
@@ -23,43 +26,69 @@ use crate::{StoreError, StoreErrorKind};
 /// gain nothing and are taken from the memory that the node has for indexing.
 const BODY_BYTES_MAX: usize = 5 * 1024 * 1024;
 
+/// Bytes below which bodies are not made smaller for good, whatever was refused: a request for each
+/// record would take all day.
+const BODY_BYTES_FLOOR: usize = 256 * 1024;
+
 /// Most ids of one `_mget`, so that an answer stays below a megabyte.
 const MGET_IDS_MAX: usize = 1_000;
 
+const OPERATION: &str = "storing of log records";
+
 /// The answer without what we know already: most of its bytes.
-const BULK_PATH: &str = "/_bulk?filter_path=items.*.status,items.*.error.type,items.*.error.reason";
+const BULK_PATH: &str =
+    "/_bulk?filter_path=items.*._id,items.*.status,items.*.error.type,items.*.error.reason";
 
 const MGET_PATH: &str =
-    "/_mget?_source=false&filter_path=docs.found,docs.error.type,docs.error.reason";
+    "/_mget?_source=false&filter_path=docs._id,docs.found,docs.error.type,docs.error.reason";
 
-/// What an item with status 400 may also be: the index's fault, which an operator can mend.
-const INDEX_FAULTS: [&str; 4] = [
-    "index_closed_exception",
-    // No more shards fit into the cluster, so the day's index cannot be created.
-    "validation_exception",
-    "invalid_index_name_exception",
-    "cluster_block_exception",
-];
+/// Bytes after which a body is sent, as far as this process has learnt what is let through.
+#[derive(Debug)]
+pub(super) struct BodyBytes(AtomicUsize);
+
+impl BodyBytes {
+    pub(super) fn new() -> Self {
+        Self(AtomicUsize::new(BODY_BYTES_MAX))
+    }
+
+    fn max(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// A body of so many bytes was too large for something on the way: a proxy, say. It will be so next
+    /// time.
+    fn too_large(&self, bytes: usize) {
+        let less = (bytes / 2).max(BODY_BYTES_FLOOR);
+        let before = self.0.fetch_min(less, Ordering::Relaxed);
+        if less < before {
+            warn!(bytes, bytes_max = less, "a request was too large; the next ones are smaller");
+        }
+    }
+}
 
 /// Stores `batch`, of which indices and aliases are there.
+///
+/// Day by day, the oldest first: a line and the same line sent again may stand on both sides of
+/// midnight, and the second is only found once the first is stored.
 pub(super) async fn append(
     store: &ElasticLogStore,
     batch: &[NewRecord<'_>],
 ) -> Result<Vec<Stored>, StoreError> {
-    let outcomes = vec![None; batch.len()];
-    let mut append = Append { store, batch, days: HashMap::new(), outcomes };
-
-    append.look_for_again().await?;
-    let open: Vec<usize> = append.open().collect();
-    let refused = match append.send(&open, Form::Spliced).await {
-        Sent { lost: Some(error), .. } if append.open().count() == batch.len() => {
-            return Err(error);
+    let mut days: BTreeMap<Day, Vec<usize>> = BTreeMap::new();
+    for (at, record) in batch.iter().enumerate() {
+        days.entry(Day::of(record.received)).or_default().push(at);
+    }
+    let mut append = Append { store, batch, outcomes: vec![None; batch.len()] };
+    for (day, records) in days {
+        if let Err(error) = append.store_day(day, records).await {
+            if append.outcomes.iter().all(Option::is_none) {
+                return Err(error);
+            }
+            // The caller learns it as records to be sent later, but not why.
+            let reason = error.source();
+            warn!(error = &error as &dyn Error, reason, "batch stored in part");
+            break;
         }
-        sent => sent.settled_but_refused(),
-    };
-    let retried: Vec<usize> = refused.iter().map(|(at, _)| *at).collect();
-    for (at, reason) in append.send(&retried, Form::Safe).await.settled_but_refused() {
-        append.outcomes[at] = Some(Stored::Never(reason));
     }
     Ok(append.outcomes.into_iter().map(|outcome| outcome.unwrap_or(Stored::Later)).collect())
 }
@@ -68,349 +97,240 @@ pub(super) async fn append(
 struct Append<'a> {
     store: &'a ElasticLogStore,
     batch: &'a [NewRecord<'a>],
-    /// Names of indices, made once.
-    days: HashMap<Day, String>,
     /// What became of each record; `None` as long as nothing is known.
     outcomes: Vec<Option<Stored>>,
 }
 
-/// What sending left over.
-#[derive(Default)]
-struct Sent {
-    /// Records that were refused as documents, and why.
-    refused: Vec<(usize, String)>,
-    /// The request that failed as a whole; nothing was sent after it.
-    lost: Option<StoreError>,
+/// A record that was refused as a document.
+struct Refused {
+    at: usize,
+    reason: String,
+    /// Not by an item of an answer, but with the whole request, in which it was alone.
+    alone: bool,
 }
 
-impl Sent {
-    fn settled_but_refused(self) -> Vec<(usize, String)> {
-        if let Some(error) = self.lost {
-            // The caller learns it as records to be sent later, but not why.
-            let reason = std::error::Error::source(&error);
-            warn!(error = &error as &dyn std::error::Error, reason, "batch stored in part");
-        }
-        self.refused
-    }
+/// What came of a request.
+enum Posted {
+    /// A verdict for each record.
+    Each(Vec<Verdict>),
+    /// It was refused as it is, and here is why.
+    Whole(String),
 }
 
 impl Append<'_> {
-    /// Records of which nothing is known.
-    fn open(&self) -> impl Iterator<Item = usize> {
-        self.outcomes.iter().enumerate().filter(|(_, outcome)| outcome.is_none()).map(|(at, _)| at)
+    /// Stores the records of one day.
+    ///
+    /// # Errors
+    ///
+    /// Nothing more can be done now; records without an outcome are to be sent again.
+    async fn store_day(&mut self, day: Day, records: Vec<usize>) -> Result<(), StoreError> {
+        self.look_around(day, &records).await?;
+        let index = day.index();
+        let refused = self.send(&index, &self.open(&records), Form::Spliced).await?;
+        let refused: Vec<usize> = refused.into_iter().map(|refused| refused.at).collect();
+        let refused = self.send(&index, &refused, Form::Safe).await?;
+        if refused.iter().any(|refused| refused.alone) {
+            self.check_requests(&index).await?;
+        }
+        for Refused { at, reason, .. } in refused {
+            self.outcomes[at] = Some(Stored::Never(reason));
+        }
+        Ok(())
     }
 
-    /// Finds the records that were stored on the day before they arrived again.
+    /// Those of `records` of which nothing is known.
+    fn open(&self, records: &[usize]) -> Vec<usize> {
+        records.iter().copied().filter(|at| self.outcomes[*at].is_none()).collect()
+    }
+
+    /// Finds the records that are stored on a day beside their own: before it, when they were sent again;
+    /// behind it, when they waited here over midnight and what was sent again did not.
     ///
     /// Stored twice on one day they meet the same `_id`; the index of another day knows nothing of it.
-    async fn look_for_again(&mut self) -> Result<(), StoreError> {
-        let again: Vec<usize> = (0..self.batch.len()).filter(|at| self.batch[*at].again).collect();
-        for part in again.chunks(MGET_IDS_MAX) {
-            let places = part.iter().map(|at| {
-                let record = &self.batch[*at];
-                Place { index: Day::of(record.received).before().index(), id: record.id }
-            });
-            let found = ask_for(&self.store.server, places.collect()).await?;
-            for (at, outcome) in part.iter().zip(found) {
-                self.outcomes[*at] = outcome;
+    async fn look_around(&mut self, day: Day, records: &[usize]) -> Result<(), StoreError> {
+        let again = records.iter().copied().filter(|at| self.batch[*at].again).collect::<Vec<_>>();
+        self.look_in(day.before(), &again).await?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        if let Some(after) = day.after(i64::try_from(now).unwrap_or(i64::MAX)) {
+            self.look_in(after, &self.open(records)).await?;
+        }
+        Ok(())
+    }
+
+    async fn look_in(&mut self, day: Day, which: &[usize]) -> Result<(), StoreError> {
+        let index = day.index();
+        for part in which.chunks(MGET_IDS_MAX) {
+            let ids = self.ids(part);
+            let docs = ids.iter().map(|id| Place { index: &index, id }).collect();
+            let body = serde_json::to_vec(&Asked { docs }).expect("text can always be written");
+            let operation = "looking for records sent again";
+            let request = Request::new(operation, Method::POST, MGET_PATH).body(body);
+            let answer = self.store.server.ask(request).await?.done()?;
+            let there = items::read_there(&answer.text, &ids).map_err(|e| answer.unreadable(e))?;
+            for (at, there) in part.iter().zip(there) {
+                match there {
+                    Some(true) => self.outcomes[*at] = Some(Stored::Duplicate),
+                    Some(false) => {}
+                    // Not knowing is no reason to store it twice.
+                    None => self.outcomes[*at] = Some(Stored::Later),
+                }
             }
         }
         Ok(())
     }
 
-    /// Sends the records `which` in requests of a bounded size, in order.
-    async fn send(&mut self, which: &[usize], form: Form) -> Sent {
-        let mut sent = Sent::default();
-        let mut rest = 0..which.len();
+    /// Sends the records `which` in requests of a bounded size, in order; returns those that were refused.
+    /// A request that was refused as a whole is sent in halves, until the record that spoils it is alone.
+    async fn send(
+        &mut self,
+        index: &str,
+        which: &[usize],
+        form: Form,
+    ) -> Result<Vec<Refused>, StoreError> {
+        let (mut rest, mut most, mut refused) = (which, usize::MAX, Vec::new());
         while !rest.is_empty() {
-            let (part, body) = self.fill(which, &mut rest, form);
-            let timeout = self.store.bulk_timeout;
-            let items = match send_body(&self.store.server, body, timeout, part.len()).await {
-                Ok(items) => items,
-                Err(error) => {
-                    sent.lost = Some(error);
-                    break;
-                }
-            };
-            for (at, item) in which[part].iter().zip(items) {
-                match item.verdict() {
-                    Verdict::Is(stored) => self.outcomes[*at] = Some(stored),
-                    Verdict::NoIndex => {
-                        self.store.aliases.forget(Day::of(self.batch[*at].received)).await;
-                        self.outcomes[*at] = Some(Stored::Later);
+            let (count, body) = self.fill(index, rest, most, form);
+            let (part, behind) = rest.split_at(count);
+            match self.post(part, body).await? {
+                Posted::Each(verdicts) => {
+                    for (at, verdict) in part.iter().zip(verdicts) {
+                        refused.extend(self.settle(*at, verdict).await);
                     }
-                    Verdict::Refused(reason) => sent.refused.push((*at, reason)),
+                    most = most.saturating_mul(2);
+                }
+                Posted::Whole(_) if 1 < count => {
+                    most = count / 2;
+                    continue;
+                }
+                Posted::Whole(reason) => {
+                    refused.push(Refused { at: part[0], reason, alone: true });
                 }
             }
+            rest = behind;
         }
-        sent
+        Ok(refused)
     }
 
-    /// Writes records from the front of `rest` into a body, and takes them off it.
-    fn fill(
-        &mut self,
-        which: &[usize],
-        rest: &mut Range<usize>,
-        form: Form,
-    ) -> (Range<usize>, Vec<u8>) {
-        let start = rest.start;
-        let mut body = Vec::new();
-        while body.len() < BODY_BYTES_MAX
-            && let Some(next) = rest.next()
-        {
-            let record = &self.batch[which[next]];
-            let day = Day::of(record.received);
-            let index = self.days.entry(day).or_insert_with(|| day.index());
-            let action = Action { create: Place { index: &*index, id: record.id } };
+    /// Writes records from the front of `rest` into a body, at most `most`; returns how many.
+    fn fill(&self, index: &str, rest: &[usize], most: usize, form: Form) -> (usize, Vec<u8>) {
+        let bytes_max = self.store.body_bytes.max();
+        let (mut count, mut body) = (0, Vec::new());
+        while body.len() < bytes_max && count < most.min(rest.len()) {
+            let record = &self.batch[rest[count]];
+            let action = Action { create: Place { index, id: record.id } };
             serde_json::to_writer(&mut body, &action).expect("text can always be written");
             body.push(b'\n');
             document::write(record, form, &mut body);
+            count += 1;
         }
-        (start..rest.start, body)
+        (count, body)
+    }
+
+    async fn post(&self, part: &[usize], body: Vec<u8>) -> Result<Posted, StoreError> {
+        let bytes = body.len();
+        let mut request = Request::new(OPERATION, Method::POST, BULK_PATH).body(body);
+        request.timeout = Some(self.store.bulk_timeout);
+        let answer = self.store.server.ask(request).await?;
+        if answer.refuses_documents() {
+            if answer.status == 413 && 1 < part.len() {
+                self.store.body_bytes.too_large(bytes);
+            }
+            return Ok(Posted::Whole(answer.words()));
+        }
+        let answer = answer.done()?;
+        let verdicts = items::read_stored(&answer.text, &self.ids(part));
+        verdicts.map(Posted::Each).map_err(|error| answer.unreadable(error))
+    }
+
+    /// Keeps what became of a record; returns it when it was refused.
+    async fn settle(&mut self, at: usize, verdict: Verdict) -> Option<Refused> {
+        self.outcomes[at] = Some(match verdict {
+            Verdict::New => Stored::New,
+            Verdict::Duplicate => Stored::Duplicate,
+            Verdict::Later => Stored::Later,
+            Verdict::NoIndex => {
+                self.store.aliases.forget(Day::of(self.batch[at].received)).await;
+                Stored::Later
+            }
+            Verdict::Refused(reason) => return Some(Refused { at, reason, alone: false }),
+        });
+        None
+    }
+
+    /// Sends a request that does nothing: no record is given up because no request at all gets through.
+    async fn check_requests(&self, index: &str) -> Result<(), StoreError> {
+        // There is no such record, and it is not made.
+        let body =
+            format!("{{\"update\":{{\"_index\":\"{index}\",\"_id\":\"-\"}}}}\n{{\"doc\":{{}}}}\n");
+        let request = Request::new("check of requests", Method::POST, BULK_PATH).body(body);
+        self.store.server.ask(request).await?.done().map(drop)
+    }
+
+    fn ids(&self, which: &[usize]) -> Vec<&str> {
+        which.iter().map(|at| self.batch[*at].id).collect()
+    }
+}
+
+impl Answer {
+    /// Whether the request was refused for what it holds; if so, less of it may be taken.
+    fn refuses_documents(&self) -> bool {
+        match self.status {
+            413 => true,
+            400 => items::is_fault_of_documents(self.error_type().as_deref()),
+            _ => false,
+        }
+    }
+
+    /// What became of each document is unknown.
+    fn unreadable(&self, error: Unreadable) -> StoreError {
+        self.error(StoreErrorKind::Unavailable, error)
     }
 }
 
 #[derive(Serialize)]
 struct Action<'a> {
-    create: Place<'a, &'a str>,
+    create: Place<'a>,
 }
 
 /// Where a document is.
 #[derive(Serialize)]
-struct Place<'a, I> {
+struct Place<'a> {
     #[serde(rename = "_index")]
-    index: I,
+    index: &'a str,
     #[serde(rename = "_id")]
     id: &'a str,
 }
 
-async fn send_body(
-    server: &Server,
-    body: Vec<u8>,
-    timeout: Duration,
-    count: usize,
-) -> Result<Vec<Item>, StoreError> {
-    let mut request = Request::new("storing of log records", Method::Post, BULK_PATH).body(body);
-    request.timeout = Some(timeout);
-    read_items(&server.ask(request).await?.done()?, count)
-}
-
-/// Reads an answer to `count` documents, item by item.
-fn read_items(answer: &Answer, count: usize) -> Result<Vec<Item>, StoreError> {
-    #[derive(Deserialize)]
-    struct Items {
-        items: Vec<Operation>,
-    }
-    #[derive(Deserialize)]
-    struct Operation {
-        create: Item,
-    }
-    let items: Items = answer.read()?;
-    answer.expect_count(items.items.len(), count)?;
-    Ok(items.items.into_iter().map(|operation| operation.create).collect())
-}
-
-/// What Elasticsearch says of one document.
-#[derive(Debug, Deserialize)]
-struct Item {
-    status: u16,
-    error: Option<Reason>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Reason {
-    #[serde(rename = "type")]
-    kind: String,
-    reason: Option<String>,
-}
-
-/// What an item means.
-#[derive(Debug, PartialEq)]
-enum Verdict {
-    Is(Stored),
-    /// The day's index is gone, and is not created by itself.
-    NoIndex,
-    /// It is the document's fault.
-    Refused(String),
-}
-
-impl Item {
-    fn verdict(self) -> Verdict {
-        let kind = self.error.as_ref().map_or("", |error| error.kind.as_str());
-        match self.status {
-            200 | 201 => Verdict::Is(Stored::New),
-            409 => Verdict::Is(Stored::Duplicate),
-            404 => Verdict::NoIndex,
-            400 | 413 if !INDEX_FAULTS.contains(&kind) => {
-                Verdict::Refused(self.error.map_or_else(String::new, Reason::words))
-            }
-            // 429, 5xx, a block, missing rights: of the server, not of the record. Whatever else a
-            // status may mean, a record that was not stored is not given up.
-            _ => Verdict::Is(Stored::Later),
-        }
-    }
-}
-
-impl Reason {
-    fn words(self) -> String {
-        let mut words = self.kind;
-        if let Some(reason) = self.reason {
-            words.push_str(": ");
-            words.push_str(text::prefix(&reason, REASON_BYTES_MAX));
-        }
-        words
-    }
-}
-
-/// Asks whether documents exist; `None` for one that does not.
-async fn ask_for(
-    server: &Server,
-    docs: Vec<Place<'_, String>>,
-) -> Result<Vec<Option<Stored>>, StoreError> {
-    #[derive(Serialize)]
-    struct Asked<'a> {
-        docs: Vec<Place<'a, String>>,
-    }
-    let count = docs.len();
-    let body = serde_json::to_vec(&Asked { docs }).expect("text can always be written");
-    let request = Request::new("looking for records sent again", Method::Post, MGET_PATH);
-    read_found(&server.ask(request.body(body)).await?.done()?, count)
-}
-
-fn read_found(answer: &Answer, count: usize) -> Result<Vec<Option<Stored>>, StoreError> {
-    #[derive(Deserialize)]
-    struct Found {
-        docs: Vec<Doc>,
-    }
-    #[derive(Deserialize)]
-    struct Doc {
-        found: Option<bool>,
-        error: Option<Reason>,
-    }
-    let found: Found = answer.read()?;
-    answer.expect_count(found.docs.len(), count)?;
-    let outcome = |doc: Doc| match (doc.found, doc.error) {
-        (Some(true), _) => Some(Stored::Duplicate),
-        (Some(false), _) => None,
-        // Nothing was stored on that day.
-        (None, Some(error)) if error.kind == "index_not_found_exception" => None,
-        // Not knowing is no reason to store it twice.
-        (None, _) => Some(Stored::Later),
-    };
-    Ok(found.docs.into_iter().map(outcome).collect())
-}
-
-impl Answer {
-    /// An answer about another number of documents is not the answer to what was sent.
-    fn expect_count(&self, told: usize, asked: usize) -> Result<(), StoreError> {
-        if told == asked {
-            return Ok(());
-        }
-        let words = format!("an answer of {told} items to {asked} documents");
-        Err(self.error(StoreErrorKind::Unavailable, words))
-    }
+#[derive(Serialize)]
+struct Asked<'a> {
+    docs: Vec<Place<'a>>,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn verdict(item: &str) -> Verdict {
-        let answer = Answer::canned(200, &format!(r#"{{"items":[{{"create":{item}}}]}}"#));
-        read_items(&answer, 1).unwrap().remove(0).verdict()
-    }
-
-    fn later(item: &str) {
-        assert_eq!(verdict(item), Verdict::Is(Stored::Later), "{item}");
-    }
-
     #[test]
-    fn each_item_is_settled_by_its_own_status() {
-        assert_eq!(verdict(r#"{"status":201}"#), Verdict::Is(Stored::New));
-        assert_eq!(
-            verdict(
-                r#"{"status":409,"error":{"type":"version_conflict_engine_exception","reason":"[r1]:
-                version conflict, document already exists (current version [1])"}}"#
-                    .replace('\n', " ")
-                    .as_str()
-            ),
-            Verdict::Is(Stored::Duplicate)
-        );
-        assert_eq!(
-            verdict(
-                r#"{"status":404,"error":{"type":"index_not_found_exception","reason":"no such index"}}"#
-            ),
-            Verdict::NoIndex
-        );
-    }
-
-    #[test]
-    fn what_is_the_servers_fault_is_sent_again_later() {
-        later(
-            r#"{"status":429,"error":{"type":"es_rejected_execution_exception","reason":"rejected execution of coordinating operation"}}"#,
-        );
-        later(
-            r#"{"status":403,"error":{"type":"cluster_block_exception","reason":"index [x] blocked by: [FORBIDDEN/8/index write (api)];"}}"#,
-        );
-        later(
-            r#"{"status":503,"error":{"type":"unavailable_shards_exception","reason":"primary shard is not active"}}"#,
-        );
-        later(r#"{"status":400,"error":{"type":"index_closed_exception","reason":"closed"}}"#);
-        later(
-            r#"{"status":400,"error":{"type":"validation_exception","reason":"Validation Failed: 1: this action would add [1] shards, but this cluster currently has [1000]/[1000] maximum normal shards open;"}}"#,
-        );
-        later(r#"{"status":500}"#);
-        later(r#"{"status":401}"#);
-        later(r#"{"status":302}"#);
-    }
-
-    #[test]
-    fn what_is_the_documents_fault_is_refused_with_the_reason() {
-        assert_eq!(
-            verdict(
-                r#"{"status":400,"error":{"type":"document_parsing_exception","reason":"[1:60] failed to parse: field name cannot be an empty string"}}"#
-            ),
-            Verdict::Refused(
-                "document_parsing_exception: [1:60] failed to parse: field name cannot be an empty string"
-                    .to_owned()
-            )
-        );
-        let long = "é".repeat(REASON_BYTES_MAX);
-        let Verdict::Refused(words) = verdict(&format!(
-            r#"{{"status":400,"error":{{"type":"mapper_parsing_exception","reason":"{long}"}}}}"#
-        )) else {
-            panic!("not refused");
-        };
-        assert!(words.len() < REASON_BYTES_MAX + 64);
-    }
-
-    #[test]
-    fn of_an_answer_that_cannot_be_read_nothing_is_believed() {
-        let whole = r#"{"items":[{"create":{"status":201}},{"create":{"status":201}}]}"#;
-        assert_eq!(read_items(&Answer::canned(200, whole), 2).unwrap().len(), 2);
-        for (text, count) in [
-            (whole, 1),
-            (whole, 3),
-            (&whole[..40], 2),
-            ("", 1),
-            ("{}", 1),
-            ("<html>bad gateway</html>", 1),
-            (r#"{"items":[{"index":{"status":201}}]}"#, 1),
-            (r#"{"items":[{"create":{"status":"201"}}]}"#, 1),
-            (r#"{"items":[{"create":{}}]}"#, 1),
-        ] {
-            let error = read_items(&Answer::canned(200, text), count).unwrap_err();
-            assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{text}");
+    fn a_request_is_refused_for_its_documents_or_for_something_else() {
+        let refuses = |status, text| Answer::canned(status, text).refuses_documents();
+        assert!(refuses(413, "<html>"));
+        assert!(refuses(400, "<html>"));
+        assert!(refuses(400, r#"{"error":{"type":"illegal_argument_exception"}}"#));
+        assert!(!refuses(400, r#"{"error":{"type":"cluster_block_exception"}}"#));
+        for status in [200, 302, 401, 403, 404, 429, 503] {
+            assert!(!refuses(status, "{}"), "{status}");
         }
     }
 
     #[test]
-    fn a_record_of_yesterday_is_a_duplicate_and_an_unknown_one_waits() {
-        let text = r#"{"docs":[{"found":true},{"found":false},
-            {"error":{"type":"index_not_found_exception","reason":"no such index [x]"}},
-            {"error":{"type":"no_shard_available_action_exception","reason":null}}]}"#;
-        let found = read_found(&Answer::canned(200, text), 4).unwrap();
-        assert_eq!(found, [Some(Stored::Duplicate), None, None, Some(Stored::Later)]);
-        assert!(read_found(&Answer::canned(200, text), 3).is_err());
+    fn bodies_become_smaller_down_to_the_floor_and_never_larger() {
+        let bytes = BodyBytes::new();
+        assert_eq!(bytes.max(), BODY_BYTES_MAX);
+        bytes.too_large(2 * BODY_BYTES_FLOOR + 2);
+        assert_eq!(bytes.max(), BODY_BYTES_FLOOR + 1);
+        bytes.too_large(BODY_BYTES_MAX);
+        assert_eq!(bytes.max(), BODY_BYTES_FLOOR + 1);
+        bytes.too_large(10);
+        assert_eq!(bytes.max(), BODY_BYTES_FLOOR);
     }
 }

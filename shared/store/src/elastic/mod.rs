@@ -1,10 +1,10 @@
 //! Hop 4 of a log record, distributed: log records in Elasticsearch.
 //!
 //! The only folder that knows Elasticsearch. [`append`](LogStore::append) sees to the day's index and
-//! the project's alias (`aliases`), asks yesterday's index for records that may be there (`again`),
-//! sends the rest with `_bulk` (`bulk`) as documents (`document`), and reads the answer item by item.
+//! the project's alias (`aliases`), asks the indices of the days beside it for records that may be there,
+//! sends the rest with `_bulk` (`bulk`) as documents (`document`), and reads the answer item by item (`items`).
 //! [`search`](LogStore::search) reads them back (`search`). What it does not do: it sends nothing
-//! again but the safe form below; when to send again is the caller's business. It deletes nothing.
+//! again but what was refused, in halves and in the safe form below; when to send again is the caller's business. It deletes nothing.
 //!
 //! # A record as a document
 //!
@@ -39,6 +39,7 @@ mod aliases;
 mod bulk;
 mod day;
 mod document;
+mod items;
 mod search;
 mod server;
 mod template;
@@ -50,6 +51,7 @@ use async_trait::async_trait;
 use serde::Deserialize;
 
 use self::aliases::Aliases;
+use self::bulk::BodyBytes;
 use self::server::Server;
 use crate::StoreError;
 use crate::logs::{LogPage, LogQuery, LogStore, NewRecord, Stored};
@@ -102,6 +104,7 @@ pub struct ElasticLogStore {
     server: Server,
     aliases: Aliases,
     bulk_timeout: Duration,
+    body_bytes: BodyBytes,
 }
 
 impl ElasticLogStore {
@@ -120,6 +123,7 @@ impl ElasticLogStore {
             server,
             aliases: Aliases::new(config.aliases_max),
             bulk_timeout: Duration::from_millis(config.bulk_timeout_ms),
+            body_bytes: BodyBytes::new(),
         })
     }
 }

@@ -6,9 +6,9 @@
 
 use std::time::Duration;
 
-use elasticsearch::http::Method;
 use observer_wire::record::Level;
 use observer_wire::text::{Term, prefix};
+use reqwest::Method;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -22,6 +22,9 @@ use crate::logs::{LogPage, LogQuery, PAGE_MAX, Position};
 
 /// Most documents of one answer. A document takes up to a megabyte, so an answer takes up to 128 MiB.
 const ANSWER_HITS_MAX: usize = 128;
+
+/// Most bytes of an answer: twice what its documents take, so that no true one gets there.
+const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// Bytes of records after which a page is full before its limit.
 const PAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -108,7 +111,8 @@ async fn ask(
 async fn ask_whole(server: &Server, path: &str, body: &str) -> Result<Answer, StoreError> {
     let mut tries = 1;
     loop {
-        let request = Request::new("search of log records", Method::Post, path).body(body);
+        let mut request = Request::new("search of log records", Method::POST, path).body(body);
+        request.answer_bytes_max = ANSWER_BYTES_MAX;
         let answer = server.ask(request).await?;
         if answer.status != 503 || tries == TRIES_MAX {
             return answer.done();

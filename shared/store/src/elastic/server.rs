@@ -1,12 +1,13 @@
-//! One Elasticsearch behind the client crate: requests with a time limit, and what a failed one means.
+//! One Elasticsearch over HTTP: requests with a time limit, answers with a limit of bytes, and what a
+//! failed one means.
 
+use std::fmt;
 use std::time::Duration;
 
-use elasticsearch::auth::Credentials;
-use elasticsearch::http::Method;
-use elasticsearch::http::headers::{CONTENT_TYPE, HeaderMap, HeaderValue};
-use elasticsearch::http::transport::{SingleNodeConnectionPool, Transport, TransportBuilder};
 use observer_wire::text;
+use reqwest::header::CONTENT_TYPE;
+use reqwest::redirect::Policy;
+use reqwest::{Client, Method, Response};
 use serde::Deserialize;
 use url::Url;
 
@@ -14,7 +15,12 @@ use super::day;
 use crate::{BoxError, StoreError, StoreErrorKind};
 
 /// Bytes of the server's words that are kept in an error: reasons quote the record.
-pub(super) const REASON_BYTES_MAX: usize = 512;
+const REASON_BYTES_MAX: usize = 512;
+
+/// Most bytes of an answer, but of a search. No true one gets there: a `_bulk` body takes up to 7 MiB, and
+/// were every byte of it quoted in a reason, and each escaped, the answer would have 14 MiB. What is longer
+/// comes from something in between, and is not read on.
+const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Major versions that the tests run against or that answer alike.
 const MAJORS: [&str; 2] = ["8", "9"];
@@ -22,8 +28,23 @@ const MAJORS: [&str; 2] = ["8", "9"];
 /// A connection to Elasticsearch.
 #[derive(Debug)]
 pub(super) struct Server {
-    transport: Transport,
+    client: Client,
+    /// Address without user, password, query and the last slash.
+    base: String,
+    credentials: Option<Credentials>,
     timeout: Duration,
+}
+
+/// User and password. `Debug` hides both.
+struct Credentials {
+    user: String,
+    password: String,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credentials(…)")
+    }
 }
 
 /// A request. Paths are ours, never a game's or an operator's text.
@@ -37,11 +58,14 @@ pub(super) struct Request<'a> {
     pub(super) body: Vec<u8>,
     /// Time for the whole answer; `None` for the usual.
     pub(super) timeout: Option<Duration>,
+    /// Bytes past which an answer is not read on.
+    pub(super) answer_bytes_max: usize,
 }
 
 impl<'a> Request<'a> {
     pub(super) fn new(operation: &'static str, method: Method, path: &'a str) -> Self {
-        Self { operation, method, path, body: Vec::new(), timeout: None }
+        let (body, answer_bytes_max) = (Vec::new(), ANSWER_BYTES_MAX);
+        Self { operation, method, path, body, timeout: None, answer_bytes_max }
     }
 
     pub(super) fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
@@ -83,6 +107,11 @@ impl Answer {
         Some(named.error.kind.to_owned())
     }
 
+    /// The status and the server's words.
+    pub(super) fn words(&self) -> String {
+        format!("status {}: {}", self.status, text::prefix(&self.text, REASON_BYTES_MAX))
+    }
+
     /// An error of the status and the server's words.
     pub(super) fn refused(&self) -> StoreError {
         let kind = match self.status {
@@ -94,8 +123,7 @@ impl Answer {
             }
             _ => StoreErrorKind::Refused,
         };
-        let words = text::prefix(&self.text, REASON_BYTES_MAX);
-        self.error(kind, format!("status {}: {words}", self.status))
+        self.error(kind, self.words())
     }
 
     /// An answer for tests of those who read answers.
@@ -123,43 +151,42 @@ impl Server {
         // The address is not repeated in the error: it may hold a password.
         let mut url = Url::parse(address).map_err(refused_address)?;
         let credentials = take_credentials(&mut url);
-        let pool = SingleNodeConnectionPool::new(url);
-        let builder = TransportBuilder::new(pool).enable_meta_header(false).disable_proxy();
-        let builder = match credentials {
-            Some(credentials) => builder.auth(credentials),
-            None => builder,
-        };
-        let transport = builder.build().map_err(refused_address)?;
-        Ok(Self { transport, timeout })
+        url.set_query(None);
+        let base = url.as_str().trim_end_matches('/').to_owned();
+        // A redirected `POST` would become a `GET`.
+        let client = Client::builder().no_proxy().redirect(Policy::none()).build();
+        let client = client.map_err(refused_address)?;
+        Ok(Self { client, base, credentials, timeout })
     }
 
     /// Sends a request and reads the whole answer.
     ///
     /// # Errors
     ///
-    /// [`StoreErrorKind::Unavailable`] when there was no whole answer in time.
+    /// [`StoreErrorKind::Unavailable`] when there was no whole answer in time, or it is too long.
     pub(super) async fn ask(&self, request: Request<'_>) -> Result<Answer, StoreError> {
-        let Request { operation, method, path, body, timeout } = request;
-        let lost = |error: elasticsearch::Error| {
-            StoreError::new(operation, StoreErrorKind::Unavailable, error)
-        };
-        let mut headers = HeaderMap::new();
-        if path.starts_with("/_bulk") {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+        let Request { operation, method, path, body, timeout, answer_bytes_max } = request;
+        let lost = |error: BoxError| StoreError::new(operation, StoreErrorKind::Unavailable, error);
+        let mut sent = self.client.request(method, format!("{}{path}", self.base));
+        if let Some(Credentials { user, password }) = &self.credentials {
+            sent = sent.basic_auth(user, Some(password));
         }
-        let body = (!body.is_empty()).then_some(body);
-        let timeout = Some(timeout.unwrap_or(self.timeout));
-        let sent = self.transport.send(method, path, headers, None::<&()>, body, timeout);
-        let response = sent.await.map_err(lost)?;
-        let status = response.status_code().as_u16();
-        let text = response.text().await.map_err(lost)?;
+        if !body.is_empty() {
+            let lines = path.starts_with("/_bulk");
+            let form = if lines { "application/x-ndjson" } else { "application/json" };
+            sent = sent.header(CONTENT_TYPE, form).body(body);
+        }
+        let sent = sent.timeout(timeout.unwrap_or(self.timeout)).send();
+        let response = sent.await.map_err(|error| lost(error.into()))?;
+        let status = response.status().as_u16();
+        let text = whole_text(response, answer_bytes_max).await.map_err(lost)?;
         Ok(Answer { operation, status, text })
     }
 
     /// Refuses what is not Elasticsearch 8 or 9.
     pub(super) async fn check_version(&self) -> Result<(), StoreError> {
         const OPERATION: &str = "check of the Elasticsearch version";
-        let answer = self.ask(Request::new(OPERATION, Method::Get, "/")).await?.done()?;
+        let answer = self.ask(Request::new(OPERATION, Method::GET, "/")).await?.done()?;
         let refused = |words: String| StoreError::new(OPERATION, StoreErrorKind::Refused, words);
         let root: Root<'_> = serde_json::from_str(&answer.text)
             .map_err(|_| refused("the server does not answer as Elasticsearch does".to_owned()))?;
@@ -176,7 +203,7 @@ impl Server {
     pub(super) async fn check_health(&self) -> Result<(), StoreError> {
         const OPERATION: &str = "check of Elasticsearch";
         let path = format!("/_cluster/health/{}?filter_path=status", day::ALL);
-        let answer = self.ask(Request::new(OPERATION, Method::Get, &path)).await?.done()?;
+        let answer = self.ask(Request::new(OPERATION, Method::GET, &path)).await?.done()?;
         let health: Health<'_> = answer.read()?;
         if health.status == "red" {
             let words = "a primary shard of the log indices is missing";
@@ -184,6 +211,18 @@ impl Server {
         }
         Ok(())
     }
+}
+
+/// Reads an answer to its end, or until it has more than `bytes_max` bytes.
+async fn whole_text(mut response: Response, bytes_max: usize) -> Result<String, BoxError> {
+    let mut bytes = Vec::new();
+    while let Some(part) = response.chunk().await? {
+        if bytes_max < bytes.len() + part.len() {
+            return Err(format!("the answer is longer than {bytes_max} bytes").into());
+        }
+        bytes.extend_from_slice(&part);
+    }
+    Ok(String::from_utf8(bytes)?)
 }
 
 #[derive(Deserialize)]
@@ -204,7 +243,7 @@ struct Health<'a> {
     status: &'a str,
 }
 
-/// Takes user and password out of `url`: the client would send them twice, and errors show the url.
+/// Takes user and password out of `url`: errors show it.
 fn take_credentials(url: &mut Url) -> Option<Credentials> {
     let decoded = |text: &str| {
         let pair = format!("x={text}").replace('+', "%2B");
@@ -214,7 +253,7 @@ fn take_credentials(url: &mut Url) -> Option<Credentials> {
     let password = decoded(url.password().unwrap_or_default()).unwrap_or_default();
     // An address that cannot have them had none.
     let cleared = url.set_username("").and_then(|()| url.set_password(None));
-    cleared.ok().map(|()| Credentials::Basic(user, password))
+    cleared.ok().map(|()| Credentials { user, password })
 }
 
 fn refused_address(error: impl Into<BoxError>) -> StoreError {
@@ -245,9 +284,7 @@ mod tests {
     fn user_and_password_leave_the_address() {
         let mut url = Url::parse("http://us%40er:p%2B+w@localhost:9200/es").unwrap();
         let taken = take_credentials(&mut url);
-        let Some(Credentials::Basic(user, password)) = taken else {
-            panic!("no credentials");
-        };
+        let Credentials { user, password } = taken.unwrap();
         assert_eq!((user.as_str(), password.as_str()), ("us@er", "p++w"));
         assert_eq!(url.as_str(), "http://localhost:9200/es");
         assert!(take_credentials(&mut url).is_none());

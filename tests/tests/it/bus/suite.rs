@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout};
 use super::rig::{Adapter, Dead};
 
 /// Time for what must happen at once: long, since the machine may be busy.
-pub(crate) const SOON: Duration = Duration::from_secs(10);
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 pub(crate) const KIB: usize = 1024;
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use observer_tests::game::{Game, LINE_WITHIN};
 use observer_tests::http::Api;
+use observer_tests::stack::Embedded;
 
 use super::{Stack, one_edit};
 
@@ -39,6 +40,33 @@ async fn transcripts_of_the_protocol_are_what_happens() {
         let transcript = transcript.replace(KEY, &key);
         for line in transcript.lines() {
             play(&api, &key, &mut games, line).await;
+        }
+    }
+}
+
+/// A transcript whose fence names a limit: what is sent in a row goes in one write.
+#[tokio::test]
+async fn transcripts_that_name_a_limit_are_what_happens_with_it() {
+    let blocks: Vec<_> = PROTOCOL.split("```text limits.").skip(1).collect();
+    assert!(!blocks.is_empty(), "the page has lost its transcripts");
+    for block in blocks {
+        let (limit, rest) = block.split_once('\n').unwrap();
+        let (name, value) = limit.split_once('=').unwrap();
+        let name = format!("OBSERVER_LIMITS__{}", name.to_uppercase());
+        let mut embedded = Embedded::start_with(&["serve"], &[(&name, value)]).await;
+        let key = embedded.api().await.new_key().await;
+        let mut game = Game::connect(embedded.game_address().await).await.unwrap();
+        let transcript = rest.split("```").next().unwrap().replace(KEY, &key);
+        let mut sent = String::new();
+        for line in transcript.lines() {
+            if let Some(line) = line.strip_prefix("> ") {
+                sent.extend([line, "\n"]);
+                continue;
+            }
+            game.send(std::mem::take(&mut sent).as_bytes()).await.unwrap();
+            let expected = line.strip_prefix("< ").unwrap();
+            let read = game.read_line(LINE_WITHIN).await.unwrap();
+            assert!(fits(&read, expected), "expected {expected}\nand read {read}");
         }
     }
 }

@@ -9,9 +9,13 @@
 //! lines.
 //!
 //! The bare reader does the least that can be done: it counts newlines and answers each with the same
-//! few bytes.
+//! few bytes. A bare JetStream publisher writes as many lines into the same stream as the server takes.
+//! What a line costs in memory is measured by itself.
 
 #![expect(clippy::print_stdout, reason = "a table is what this program is for")]
+
+mod line;
+mod publisher;
 
 use std::io;
 use std::net::SocketAddr;
@@ -68,11 +72,18 @@ struct Figures {
 }
 
 fn main() -> anyhow::Result<()> {
+    if std::env::args().nth(1).as_deref() == Some("line") {
+        line::print_table();
+        return Ok(());
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     if std::env::args().nth(1).as_deref() == Some("bare-reader") {
         return Ok(runtime.block_on(bare_reader())?);
     }
-    runtime.block_on(compare())
+    runtime.block_on(compare())?;
+    println!();
+    line::print_table();
+    Ok(())
 }
 
 /// A target: where it listens, and the process whose CPU counts.
@@ -86,7 +97,7 @@ struct Target {
 async fn compare() -> anyhow::Result<()> {
     let bare = BareReader::start()?;
     let (embedded, embedded_key) = start_embedded().await;
-    let (_nats, _api, gateway, nats_key) = start_nats().await;
+    let (nats, _api, gateway, nats_key) = start_nats().await;
     let mut embedded = embedded;
     let mut gateway = gateway;
     let targets = [
@@ -106,7 +117,7 @@ async fn compare() -> anyhow::Result<()> {
             name: "gateway into NATS",
             address: gateway.address("gateway").await,
             pid: gateway.pid(),
-            key: nats_key,
+            key: nats_key.clone(),
         },
     ];
     println!(
@@ -115,14 +126,24 @@ async fn compare() -> anyhow::Result<()> {
     println!("| --- | --- | --- | --- | --- | --- | --- |");
     for shape in SHAPES {
         let mut figures = [const { Vec::new() }; 3];
+        let mut published = Vec::new();
         for _ in 0..ROUNDS {
             for (target, figures) in targets.iter().zip(&mut figures) {
                 figures.push(run(target, shape).await?);
             }
+            published.push(publisher::run(nats.address().parse()?, &nats_key).await?);
         }
         for (target, figures) in targets.iter().zip(&figures) {
             print_row(shape, target, figures);
         }
+        published.sort_by(f64::total_cmp);
+        println!(
+            "| {} | bare publisher into NATS | {:.0} | | | {:.0}-{:.0} | |",
+            shape.name,
+            published[ROUNDS / 2],
+            published[0],
+            published[ROUNDS - 1]
+        );
     }
     Ok(())
 }
