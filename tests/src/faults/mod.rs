@@ -5,6 +5,8 @@
 mod gone;
 mod killed;
 mod link;
+#[cfg(target_os = "linux")]
+mod nats_power;
 mod network;
 #[cfg(target_os = "linux")]
 mod power;
@@ -32,6 +34,8 @@ pub use killed::{
 pub use link::{
     acknowledgements_are_lost, broken_broker_link, broker_link_flaps, broker_link_is_a_black_hole,
 };
+#[cfg(target_os = "linux")]
+pub use nats_power::nats_power_is_cut;
 pub use network::{broken_connections, sliced_network};
 #[cfg(target_os = "linux")]
 pub use power::{Cuts, power_is_cut, power_is_cut_on_a_lying_disk};
