@@ -4,11 +4,19 @@
 
 use std::time::Duration;
 
+#[path = "it/faults/midnight.rs"]
+mod midnight;
+#[path = "it/faults/poison.rs"]
+mod poison;
+#[path = "it/faults/published.rs"]
+mod published;
+
 use observer_tests::faults::{
-    RETURN_WITHIN, Row, broken_connections, embedded_is_killed,
-    embedded_is_killed_on_every_transport, embedded_is_terminated, gateway_is_killed,
-    nats_is_killed, nats_stands_still, rolling_restart, servers_are_gone, sliced_network, soak,
-    start_with_a_backlog,
+    Hangs, Outage, RETURN_WITHIN, Row, broken_connections, elasticsearch_is_away,
+    embedded_is_killed, embedded_is_killed_on_every_transport, embedded_is_terminated,
+    gateway_is_killed, half_of_the_items_are_refused, nats_is_killed, nats_stands_still,
+    rolling_restart, servers_are_gone, sliced_network, soak, start_with_a_backlog,
+    unbelievable_answers,
 };
 
 #[expect(clippy::print_stdout, reason = "the rows are what this program is run for")]
@@ -72,6 +80,53 @@ async fn each_server_and_all_of_them_gone_5_times() {
     let row = servers_are_gone(5).await;
     told(&row);
     assert!(row.full_service < RETURN_WITHIN, "{:?}", row.full_service);
+}
+
+#[expect(clippy::print_stdout, reason = "the rows are what this program is run for")]
+async fn away(outage: Outage) {
+    let drained = elasticsearch_is_away(outage, Duration::from_mins(1)).await;
+    println!("{drained}");
+    told(&drained.row);
+    assert!(3.0 <= drained.ratio(), "{drained}");
+}
+
+#[tokio::test]
+async fn elasticsearch_stopped_for_a_minute() {
+    away(Outage::Stopped).await;
+}
+
+#[tokio::test]
+async fn elasticsearch_hung_for_a_minute() {
+    away(Outage::Hung).await;
+}
+
+#[tokio::test]
+async fn elasticsearch_with_a_full_disk_for_a_minute() {
+    away(Outage::DiskFull).await;
+}
+
+#[tokio::test]
+async fn half_of_the_items_refused_in_20_storms() {
+    told(&half_of_the_items_are_refused(20).await);
+}
+
+#[tokio::test]
+async fn answers_that_cannot_be_believed_10_times() {
+    told(&unbelievable_answers(10, Hangs::Too).await);
+}
+
+#[tokio::test]
+#[expect(clippy::print_stdout, reason = "the figures are what this program is run for")]
+async fn poison_beside_good_records_in_50_rounds() {
+    println!("{}", poison::poison_beside_good_records(50).await);
+}
+
+#[tokio::test]
+#[expect(clippy::print_stdout, reason = "the figures are what this program is run for")]
+async fn sent_again_over_midnight_with_5_kills() {
+    let midnight = midnight::sent_again_over_midnight(10_000, 5).await;
+    println!("{midnight}");
+    assert_eq!((midnight.lost, midnight.duplicates), (0, 0), "{midnight}");
 }
 
 #[tokio::test]
