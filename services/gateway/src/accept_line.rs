@@ -9,12 +9,14 @@ use observer_wire::dropped::Dropped;
 use observer_wire::event::{LineHead, LineKind};
 use observer_wire::frame::{Body, Frame, Mid};
 use observer_wire::ids::LineId;
+use observer_wire::record::Level;
 use observer_wire::records::Records;
 use observer_wire::{Code, Refusal, answer, declare};
 
 use crate::batch::{Accepted, HEAD_BYTES_ABOUT, Origin};
 use crate::level2;
 use crate::numbers::Kind;
+use crate::shed;
 use crate::sign_in;
 use crate::socket::{SignedIn, Socket};
 use crate::worker::Worker;
@@ -136,7 +138,7 @@ fn accept_dropped(
 ) -> Result<(), Refusal> {
     let body = &arrived.body;
     level2::check(socket, body.key, "n")?;
-    let signed_in = check_key(socket, body)?;
+    let signed_in = check_key(worker, socket, body)?;
     let again = socket.count_line(body.mid);
     let mut decoded = Vec::new(); // Rare: not worth a buffer of the worker's.
     let json = body.payload.decode(&mut decoded)?;
@@ -146,13 +148,15 @@ fn accept_dropped(
         return Ok(());
     }
     let json = dropped.gap_json("by the game");
-    append(worker, socket, arrived, &Checked { signed_in, json: &json, count: 1, odd: &[], again })
+    // A loss is told under pressure too: it is a warning.
+    let (level, count, odd) = (Level::Warn, 1, &[][..]);
+    append(worker, socket, arrived, &Checked { signed_in, json: &json, count, level, odd, again })
 }
 
 /// Appends the line, to be answered once it is safe.
 fn accept(worker: &Rc<Worker>, socket: &Rc<Socket>, arrived: &Arrived<'_>) -> Result<(), Refusal> {
     let Arrived { kind, ref body, .. } = *arrived;
-    let signed_in = check_key(socket, body)?;
+    let signed_in = check_key(worker, socket, body)?;
     let again = socket.count_line(body.mid);
 
     let mut scratch = worker.scratch.borrow_mut();
@@ -168,7 +172,8 @@ fn accept(worker: &Rc<Worker>, socket: &Rc<Socket>, arrived: &Arrived<'_>) -> Re
         return Ok(());
     }
     let odd = if kind == LineKind::Logs { records.odd.as_slice() } else { &[] };
-    append(worker, socket, arrived, &Checked { signed_in, json, count, odd, again })
+    let level = records.level;
+    append(worker, socket, arrived, &Checked { signed_in, json, count, level, odd, again })
 }
 
 /// A payload that may be stored, and who sent it.
@@ -176,6 +181,8 @@ struct Checked<'c> {
     signed_in: &'c SignedIn,
     json: &'c str,
     count: u32,
+    /// Of log records.
+    level: Level,
     odd: &'c [u32],
     again: bool,
 }
@@ -188,9 +195,10 @@ fn append(
     checked: &Checked<'_>,
 ) -> Result<(), Refusal> {
     let Arrived { kind, ref body, now_us } = *arrived;
-    let Checked { signed_in, json, count, odd, again } = *checked;
+    let Checked { signed_in, json, count, odd, again, .. } = *checked;
     let said = socket.said();
     let said = said.as_deref();
+    resist(worker, arrived, checked)?;
     worker.shared.budget.check(&signed_in.project, json.len() + HEAD_BYTES_ABOUT)?;
 
     let seq = socket.take_seq(count, now_us);
@@ -227,8 +235,29 @@ fn append(
     Ok(())
 }
 
-fn check_key<'s>(socket: &'s Socket, body: &Body<'_>) -> Result<&'s SignedIn, Refusal> {
+/// Refuses what the bus has no room for by its weight, and sees to it that a loss is told.
+fn resist(worker: &Worker, arrived: &Arrived<'_>, checked: &Checked<'_>) -> Result<(), Refusal> {
+    let Arrived { kind, now_us, .. } = *arrived;
+    let Checked { signed_in, count, level, .. } = *checked;
+    let shared = &worker.shared;
+    let pressed = shed::check(&*shared.bus, &signed_in.project, kind, (level, now_us));
+    if pressed.as_ref().is_err_and(|refusal| refusal.code == Code::Shed) {
+        shared.numbers.records_shed.increment(count.into());
+        shared.gaps.add(&signed_in.project, count, now_us);
+    }
+    pressed
+}
+
+fn check_key<'s>(
+    worker: &Worker,
+    socket: &'s Socket,
+    body: &Body<'_>,
+) -> Result<&'s SignedIn, Refusal> {
     let Some(signed_in) = socket.signed_in() else {
+        if worker.draining.get() {
+            // Its sign-in, which stood before this line, may be what the end cut short.
+            return Err(Refusal::new(Code::Busy, "the gateway stops; connect again"));
+        }
         return Err(Refusal::new(
             Code::NotSignedIn,
             "sign in first, with a line v:<key>; the answer is OK",

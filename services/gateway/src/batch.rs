@@ -19,6 +19,7 @@ use crate::budget::{Budget, Charge};
 use crate::documents::Project;
 use crate::presence::Presence;
 use crate::settle::{Outcome, Unsettled, settle};
+use crate::shed::Gap;
 use crate::socket::Socket;
 use crate::worker::Worker;
 
@@ -47,8 +48,10 @@ pub(crate) struct Accepted<'a> {
 pub(crate) enum Origin {
     /// A game.
     Game(Rc<Socket>),
-    /// Ourselves.
+    /// Ourselves: who is here.
     Presence(Box<Presence>),
+    /// Ourselves: what was shed.
+    Gap(Box<Gap>),
 }
 
 /// One message in the making.

@@ -13,6 +13,7 @@ use observer_wire::edit::{Document, Edit};
 use observer_wire::payload;
 
 use crate::numbers::Numbers;
+use crate::shed::Pressure;
 
 /// Projects whose last socket went are forgotten when the list has grown this much since.
 const SWEEP_EVERY: usize = 1024;
@@ -54,6 +55,8 @@ pub(crate) struct Project {
     pub(crate) id: ProjectId,
     /// Bytes of its lines that wait for their outcome.
     pub(crate) waiting_bytes: AtomicUsize,
+    /// How full the bus is for it, and what was shed.
+    pub(crate) pressure: Pressure,
     /// A refresh is under way or about to be.
     pub(crate) refreshing: AtomicBool,
     state: Mutex<State>,
@@ -90,6 +93,7 @@ impl Project {
         Self {
             id,
             waiting_bytes: AtomicUsize::new(0),
+            pressure: Pressure::default(),
             refreshing: AtomicBool::new(false),
             state: Mutex::default(),
             asking: tokio::sync::Mutex::default(),

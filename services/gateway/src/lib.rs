@@ -10,7 +10,8 @@
 //!    reads and writes is a [`stream`]: TCP, TLS or a WebSocket.
 //! 4. [`sign_in`]: `v:`, with [`keys`] and [`documents`]; [`level2`]: `h:` and what comes with it.
 //! 5. [`accept_line`]: a line is checked and appended to its project's batch, unless its key sends more
-//!    than it may a second ([`rate`]).
+//!    than it may a second ([`rate`]), or the bus fills and it weighs little ([`shed`]), or too much
+//!    waits already ([`budget`]).
 //! 6. [`batch`]: lines of a project gather into one message, which is published.
 //! 7. [`settle`]: what became of the message becomes each line's answer, through [`outbox`].
 //!
@@ -39,6 +40,7 @@ mod registry;
 mod session;
 mod settle;
 mod shared;
+mod shed;
 mod sign_in;
 mod slots;
 mod socket;
@@ -152,6 +154,7 @@ pub async fn run(
         // Workers that do not even answer in time end with the process.
         timeout(CUT_WITHIN, workers.ended()).await.ok();
     }
+    shared.gaps.give_up(&shared.numbers);
     shared.ended.cancel();
     background.shutdown().await;
     drained

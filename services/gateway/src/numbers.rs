@@ -72,6 +72,10 @@ pub(crate) struct Numbers {
     pub(crate) records_duplicate: Counter,
     /// Records of `l:` lines that were answered `timeout`.
     pub(crate) records_unknown: Counter,
+    /// Records of lines that were shed.
+    pub(crate) records_shed: Counter,
+    /// Records that were shed and that no gap record tells of.
+    pub(crate) records_untold: Counter,
     /// Requests for keys.
     pub(crate) keys_asked: Counter,
     /// Requests for wanted documents.
@@ -110,6 +114,8 @@ impl Numbers {
             records_accepted: counter!("observer_records_accepted_total"),
             records_duplicate: counter!("observer_records_duplicate_total"),
             records_unknown: counter!("observer_records_unknown_total"),
+            records_shed: counter!("observer_records_shed_total"),
+            records_untold: counter!("observer_records_shed_untold_total"),
             keys_asked: counter!("observer_keys_asked_total"),
             documents_asked: counter!("observer_documents_asked_total"),
             pushed: counter!("observer_pushed_total"),
@@ -191,7 +197,7 @@ fn describe() {
     );
     describe_counter!(
         "observer_records_accepted_total",
-        "Log records in accepted lines: over all processes the sum of stored, duplicate, buried and \
+        "Log records in accepted lines, and gap records of the gateway: over all processes the sum of stored, duplicate, buried and \
          what is on its way; but for the records that are unknown or redelivered, and for dead \
          letters that were replayed, which have an outcome once more."
     );
@@ -203,6 +209,14 @@ fn describe() {
         "observer_records_unknown_total",
         "Log records in lines that were answered `timeout`. Any of them may be stored, and is then \
          no record of an accepted line."
+    );
+    describe_counter!(
+        "observer_records_shed_total",
+        "Log records in lines that were shed: dropped for good, as the bus was nearly full."
+    );
+    describe_counter!(
+        "observer_records_shed_untold_total",
+        "Of these, records that no gap record tells of: the gateway ended before the bus took one."
     );
     describe_counter!(
         "observer_sockets_closed_total",

@@ -160,7 +160,7 @@ impl Session {
     fn step_open(&mut self, cx: &mut Context<'_>) -> io::Result<Step> {
         self.take_in(cx)?;
         self.watch_the_clock();
-        if self.worker.draining.get() && self.socket.unsettled.get() == 0 {
+        if self.worker.draining.get() && self.owes_nothing() {
             let words = "the gateway stops; connect again";
             let return_ms = self.worker.shared.spread.next_ms();
             self.socket.close_until(&Refusal::new(Code::Draining, words), None, return_ms);
@@ -345,7 +345,6 @@ impl Session {
         !self.socket.is_closing()
             && !self.socket.asking.get()
             && self.socket.rests_until.get().is_none()
-            && !self.worker.draining.get()
             && self.socket.unsettled.get() < self.worker.shared.limits.unsettled_lines_max
     }
 
@@ -354,7 +353,8 @@ impl Session {
     }
 
     fn may_read(&self) -> bool {
-        !self.at_end && self.held.bytes.is_empty() && self.may_take_line()
+        let may = !self.worker.draining.get() || self.stream.has_read();
+        may && !self.at_end && self.held.bytes.is_empty() && self.may_take_line()
     }
 
     /// Silence counts only while we would read.
@@ -384,7 +384,10 @@ impl Session {
 
     /// Whether no line waits for its outcome.
     fn owes_nothing(&self) -> bool {
-        self.held.bytes.is_empty() && !self.socket.asking.get() && self.socket.unsettled.get() == 0
+        self.held.bytes.is_empty()
+            && !self.stream.has_read()
+            && !self.socket.asking.get()
+            && self.socket.unsettled.get() == 0
     }
 
     /// Writes what waits; returns whether all is written.

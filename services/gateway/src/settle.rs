@@ -78,6 +78,7 @@ pub(crate) fn settle(worker: &Worker, lines: Vec<Unsettled>, mids: &str, outcome
     let refusal = refusal_of(worker, outcome);
     let (mut accepted, mut records, mut unknown) = (0, 0, 0);
     for mut line in lines {
+        let of_line = if line.kind == LineKind::Logs { u64::from(line.records) } else { 0 };
         let origin = line.origin.take().expect("a line is settled once");
         let socket = match (origin, &refusal) {
             (Origin::Game(socket), _) => socket,
@@ -86,8 +87,17 @@ pub(crate) fn settle(worker: &Worker, lines: Vec<Unsettled>, mids: &str, outcome
                 presence::tell_later(worker, presence);
                 continue;
             }
+            (Origin::Gap(gap), None) => {
+                records += of_line;
+                gap.settled(&worker.shared.gaps);
+                continue;
+            }
+            (Origin::Gap(gap), Some(refusal)) => {
+                unknown += if refusal.code == Code::Timeout { of_line } else { 0 };
+                gap.tell_later(&worker.shared.gaps);
+                continue;
+            }
         };
-        let of_line = if line.kind == LineKind::Logs { u64::from(line.records) } else { 0 };
         let mid = Mid::parse(mids[line.mid.clone()].as_bytes()).ok();
         match (&refusal, mid) {
             (None, mid) => {

@@ -18,6 +18,7 @@ use crate::listener::certificate::Certificate;
 use crate::listener::handshake::Handshakes;
 use crate::numbers::Numbers;
 use crate::rate::{Address, Rates};
+use crate::shed::Gaps;
 use crate::slots::Slots;
 use crate::spread::Spread;
 
@@ -31,6 +32,7 @@ pub(crate) struct Shared {
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) numbers: Arc<Numbers>,
     pub(crate) budget: Arc<Budget>,
+    pub(crate) gaps: Gaps,
     pub(crate) keys: Keys,
     pub(crate) key_slots: Arc<Slots<ApiKey>>,
     pub(crate) address_slots: Arc<Slots<Address>>,
@@ -65,6 +67,7 @@ impl Shared {
         let numbers = Arc::new(Numbers::new());
         Self {
             budget: Budget::new(&limits),
+            gaps: Gaps::default(),
             keys: Keys::new(Arc::clone(&bus), Arc::clone(&numbers)),
             key_slots: Slots::new(limits.key_sockets_max),
             address_slots: Slots::new(limits.address_sockets_max),

@@ -26,6 +26,7 @@ use crate::presence::{self, Presence};
 use crate::registry::Registry;
 use crate::session;
 use crate::shared::Shared;
+use crate::shed;
 use crate::socket::Socket;
 
 /// Bytes that one read may bring: a whole window of a busy socket. One buffer a worker.
@@ -212,6 +213,7 @@ async fn serve(shared: Arc<Shared>, mut handed: mpsc::Receiver<Handed>) {
     loops.spawn_local(flush_when_idle(Rc::clone(&worker)));
     loops.spawn_local(edits::push_all(Rc::clone(&worker), pushes));
     loops.spawn_local(presence::tell_again(Rc::clone(&worker)));
+    loops.spawn_local(shed::tell_gaps(Rc::clone(&worker)));
 
     loop {
         tokio::select! {
@@ -240,6 +242,7 @@ async fn serve(shared: Arc<Shared>, mut handed: mpsc::Receiver<Handed>) {
 async fn drained(worker: &Rc<Worker>) {
     worker.sessions.close();
     worker.sessions.wait().await;
+    shed::tell_all(worker);
     worker.publishes.close();
     while !worker.batches.borrow().is_empty() {
         worker.publish_open();

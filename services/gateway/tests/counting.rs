@@ -16,7 +16,7 @@ mod rig;
 #[expect(dead_code, reason = "shared with the other tests")]
 mod transport;
 
-use observer_bus::PublishError;
+use observer_bus::{PublishError, Stream};
 use observer_chassis::{LogConfig, start_telemetry};
 use observer_wire::event::LineKind;
 use rig::{KEY, OTHER_KEY, Rig, eventually};
@@ -27,6 +27,30 @@ fn sum(rendered: &str, name: &str) -> i64 {
         |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
     let values = rendered.lines().filter(of_name).filter_map(|line| line.rsplit(' ').next());
     values.map(|value| value.parse::<i64>().unwrap()).sum()
+}
+
+/// Three lines: sent again; taken by a first try that nobody answered; taken or not, nobody knows.
+async fn sent_again(rig: &Rig, game: &mut game::Game) {
+    let timeout = || PublishError::Timeout;
+    for (fates, line, answer) in [
+        (vec![], format!("l:{KEY}:[{{}},{{}},{{}}]:a"), "OK a"),
+        (vec![timeout()], format!("l:{KEY}:[{{}}]:g"), "OK g"),
+        (vec![timeout(), timeout()], format!("l:{KEY}:[{{}},{{}}]:h"), "ERR timeout h"),
+    ] {
+        rig.bus.fail(fates);
+        game.send(&format!("{line}\n")).await;
+        let heard = game.line().await;
+        assert!(heard.starts_with(answer), "{heard}");
+    }
+}
+
+/// A sign-in, and a line of two records that is shed. The log is told in one, at the latest when the
+/// gateway stops.
+async fn pressed(rig: &Rig) {
+    rig.bus.fill(Stream::Logs, Some(100));
+    let mut pressed = game::Game::sign_in(rig.address, OTHER_KEY).await;
+    pressed.send(&format!("l:{OTHER_KEY}:[{{}},{{}}]:z\n")).await;
+    assert!(pressed.line().await.starts_with("ERR shed z - "));
 }
 
 #[tokio::test]
@@ -77,18 +101,9 @@ async fn every_line_in_has_exactly_one_outcome() {
         game.send(&format!("l:{KEY}:[{{}}]:f\n")).await;
         assert!(game.line().await.starts_with(start));
     }
-    // Sent again; taken by a first try that nobody answered; taken or not, nobody knows.
-    let timeout = || PublishError::Timeout;
-    for (fates, line, answer) in [
-        (vec![], format!("l:{KEY}:[{{}},{{}},{{}}]:a"), "OK a"),
-        (vec![timeout()], format!("l:{KEY}:[{{}}]:g"), "OK g"),
-        (vec![timeout(), timeout()], format!("l:{KEY}:[{{}},{{}}]:h"), "ERR timeout h"),
-    ] {
-        rig.bus.fail(fates);
-        game.send(&format!("{line}\n")).await;
-        let heard = game.line().await;
-        assert!(heard.starts_with(answer), "{heard}");
-    }
+    sent_again(&rig, &mut game).await;
+    let (shed, signed_in, gap) = (1, 1, 1);
+    pressed(&rig).await;
     rig.stop().await;
 
     let rendered = metrics.render();
@@ -96,11 +111,14 @@ async fn every_line_in_has_exactly_one_outcome() {
     let accepted = sum(&rendered, "observer_lines_accepted_total");
     let refused = sum(&rendered, "observer_refused_total");
     let expected = i64::try_from(lines.len() + level_2.len() + 1).unwrap() + 2 + 1 + 2 + 3;
+    let expected = expected + shed + signed_in;
     assert_eq!(lines_in, expected, "{rendered}");
     assert_eq!(accepted + refused, expected, "{rendered}");
-    assert_eq!(accepted, 11, "{rendered}");
-    assert_eq!(sum(&rendered, "observer_records_accepted_total"), 8, "records, not variables");
+    assert_eq!(accepted, 11 + signed_in, "{rendered}");
+    assert_eq!(sum(&rendered, "observer_records_accepted_total"), 8 + gap, "no variables");
     assert_eq!(sum(&rendered, "observer_records_duplicate_total"), 3);
     assert_eq!(sum(&rendered, "observer_records_unknown_total"), 2);
+    assert_eq!(sum(&rendered, "observer_records_shed_total"), 2);
+    assert_eq!(sum(&rendered, "observer_records_shed_untold_total"), 0);
     assert_eq!(sum(&rendered, "observer_sockets"), 0);
 }

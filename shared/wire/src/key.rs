@@ -71,6 +71,12 @@ impl ProjectId {
         check(bytes).map(Self)
     }
 
+    /// The project's first key: what [`ApiKey::founds`] was asked of. It may have been revoked since.
+    #[must_use]
+    pub fn first_key(&self) -> ApiKey {
+        ApiKey(self.0)
+    }
+
     /// The id as text, for subjects, aliases and store keys.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -18,6 +18,12 @@ pub const TEXT_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of a number that is written without allocating: any integer, and floats as people write them.
 const DIGITS_MAX: usize = 32;
 
+/// Longest name of a level, in bytes, white space around it included.
+const LEVEL_BYTES_MAX: usize = 16;
+
+/// Longest JSON text of a level: its quotes, and each byte as an escape of six.
+const LEVEL_JSON_BYTES_MAX: usize = 2 + 6 * LEVEL_BYTES_MAX;
+
 /// How severe a record is. The order is that of severity.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
@@ -47,7 +53,7 @@ impl Level {
     /// Reads a level in any case, also by its other names; `None` for anything else.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        let mut lower = [0_u8; 16];
+        let mut lower = [0_u8; LEVEL_BYTES_MAX];
         let name = name.trim();
         let lower = lower.get_mut(..name.len())?;
         lower.copy_from_slice(name.as_bytes());
@@ -61,6 +67,29 @@ impl Level {
             b"fatal" | b"critical" => Self::Fatal,
             _ => return None,
         })
+    }
+
+    /// Reads the JSON text of a field `level`: what a record has that says so. `None` when it is no
+    /// text; unknown text is `info`.
+    #[must_use]
+    pub fn of_json(raw: &str) -> Option<Self> {
+        let quoted = raw.trim_ascii().strip_prefix('"')?.strip_suffix('"')?;
+        match quoted.as_bytes() {
+            // As most games write them: cheap, since the gateway asks for each record.
+            b"debug" => return Some(Self::Debug),
+            b"info" => return Some(Self::Info),
+            b"warn" => return Some(Self::Warn),
+            b"error" => return Some(Self::Error),
+            _ => {}
+        }
+        if !quoted.contains('\\') {
+            return Some(Self::named(quoted).unwrap_or_default());
+        }
+        if LEVEL_JSON_BYTES_MAX < raw.len() {
+            return Some(Self::default());
+        }
+        let text: Cow<'_, str> = serde_json::from_str(raw).ok()?; // Nobody writes it so: rare.
+        Some(Self::named(&text).unwrap_or_default())
     }
 
     /// The name of the level.

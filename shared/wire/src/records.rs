@@ -1,16 +1,19 @@
 //! The payload of an `l:` line is checked once, without building a tree: it is an array of objects
-//! (or one object), not too many, not too deep. Names that could be mistaken for ours are noted.
+//! (or one object), not too many, not too deep. Names that could be mistaken for ours are noted, and
+//! the level of the most severe record: under pressure the line is shed or taken by it.
 
 use std::fmt;
 
 use serde::de::{
     DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
 };
+use serde_json::value::RawValue;
 
 use crate::answer::{Code, Refusal};
 use crate::ids::short_hash;
 use crate::json;
 use crate::limits::Limits;
+use crate::record::Level;
 
 /// What a checked payload holds.
 #[derive(Debug, Default)]
@@ -20,6 +23,8 @@ pub struct Records {
     /// Indices of records with a top-level name that is or begins like one of ours, begins with
     /// `_`, holds a NUL, or stands twice.
     pub odd: Vec<u32>,
+    /// Level of the most severe record; the mildest there is when there are no records.
+    pub level: Level,
     /// Hashes of the names of the record at hand; kept so that a session allocates once.
     names: Vec<u64>,
 }
@@ -33,6 +38,7 @@ impl Records {
     pub fn check(&mut self, payload: &str, limits: &Limits) -> Result<(), Refusal> {
         self.count = 0;
         self.odd.clear();
+        self.level = Level::Trace;
         let mut parser = serde_json::Deserializer::from_str(payload);
         let all = AllRecords { records: self };
         // The parser's own recursion bound guards this pass; ours is checked on sound JSON.
@@ -47,7 +53,8 @@ impl Records {
         json::check_depth(payload, self.count as usize, limits)
     }
 
-    fn end_record(&mut self, mut odd: bool) {
+    fn end_record(&mut self, mut odd: bool, level: Level) {
+        self.level = self.level.max(level);
         if !odd {
             // Two names that collide make a record look odd, which costs it nothing but its safe form.
             self.names.sort_unstable();
@@ -111,16 +118,23 @@ impl<'de> Visitor<'de> for OneRecord<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let mut odd = false;
+        let mut level = Level::default();
         self.records.names.clear();
         while let Some(name) = map.next_key_seed(Name)? {
             odd |= name.odd;
             self.records.names.push(name.hash);
-            map.next_value::<IgnoredAny>()?;
+            if name.is_level {
+                // Raw: whatever else stands there is no level, and no error either.
+                let raw: &RawValue = map.next_value()?;
+                level = Level::of_json(raw.get()).unwrap_or(level);
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
         }
         if self.records.count == u32::MAX {
             return Err(A::Error::custom("too many records"));
         }
-        self.records.end_record(odd);
+        self.records.end_record(odd, level);
         Ok(())
     }
 }
@@ -130,6 +144,7 @@ struct Name;
 
 struct NameSeen {
     odd: bool,
+    is_level: bool,
     hash: u64,
 }
 
@@ -149,12 +164,15 @@ impl Visitor<'_> for Name {
     }
 
     fn visit_str<E>(self, name: &str) -> Result<NameSeen, E> {
-        Ok(NameSeen { odd: is_odd_name(name), hash: short_hash(name.as_bytes()) })
+        let (odd, is_level) = (is_odd_name(name), name == "level");
+        Ok(NameSeen { odd, is_level, hash: short_hash(name.as_bytes()) })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
     use serde_json::Value;
 
@@ -223,7 +241,63 @@ mod tests {
         assert_eq!(check("[{\"observers\":1,\"a\":{\"_id\":1,\"observer\":2}}]"), Ok((1, vec![])));
     }
 
+    fn level(payload: &str) -> Level {
+        let mut records = Records::default();
+        records.check(payload, &Limits::default()).unwrap();
+        records.level
+    }
+
+    #[test]
+    fn a_line_has_the_level_of_its_most_severe_record() {
+        for (payload, expected) in [
+            (r#"[{"level":"debug"},{"level":"TRACE"}]"#, Level::Debug),
+            (r#"[{"level":"debug"},{"message":"none is info"}]"#, Level::Info),
+            (r#"[{"level":"Warning"},{"level":"debug"}]"#, Level::Warn),
+            (r#"{"level":"critical"}"#, Level::Fatal),
+            (r#"[{"level":"loud"}]"#, Level::Info),
+            (r#"[{"level":1e999}]"#, Level::Info),
+            (r#"[{"level":["debug"]}]"#, Level::Info),
+            (r#"[{"level":null,"more":{"level":"fatal"}}]"#, Level::Info),
+            (r#"[{"l\u0065vel":"\u0064ebug"}]"#, Level::Debug),
+            (r#"[{"level":"de\ud800bug"}]"#, Level::Info),
+        ] {
+            assert_eq!(level(payload), expected, "{payload}");
+        }
+    }
+
+    #[test]
+    fn a_line_is_as_severe_as_the_line_before_only_if_it_says_so() {
+        let mut records = Records::default();
+        records.check(r#"[{"level":"fatal"}]"#, &Limits::default()).unwrap();
+        records.check(r#"[{"level":"debug"}]"#, &Limits::default()).unwrap();
+        assert_eq!(records.level, Level::Debug);
+    }
+
     proptest! {
+        #[test]
+        fn a_name_that_stands_twice_is_found_among_many(
+            names in proptest::collection::vec("[a-z]{1,2}", 0..80),
+        ) {
+            let fields: Vec<_> = names.iter().map(|name| format!("\"{name}\":1")).collect();
+            let twice = BTreeSet::from_iter(&names).len() < names.len();
+            let odd = if twice { vec![0] } else { vec![] };
+            prop_assert_eq!(check(&format!("{{{}}}", fields.join(","))), Ok((1, odd)));
+        }
+
+        #[test]
+        fn the_level_is_the_one_that_the_stores_read(
+            level in "\\PC{0,12}|debug|Trace|warn|ERR|fatal",
+            twice in any::<bool>(),
+        ) {
+            let level_json = serde_json::to_string(&level).unwrap();
+            let mut json = format!("{{\"level\":{level_json}}}");
+            if twice {
+                json = format!("{{\"level\":\"error\",{}", &json[1..]);
+            }
+            let theirs = crate::record::read(&json, &mut String::new()).level;
+            prop_assert_eq!(self::level(&json), theirs);
+        }
+
         #[test]
         fn any_text_is_checked_without_a_panic(payload in "\\PC{0,64}|[\\[\\]{}\":,a1 ]{0,64}") {
             let ours = check(&payload).is_ok();

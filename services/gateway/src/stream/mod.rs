@@ -57,6 +57,14 @@ impl Stream {
         }
     }
 
+    /// Whether lines were read that wait here to be handed out: the next read brings them at once.
+    pub(crate) fn has_read(&self) -> bool {
+        match self {
+            Self::Raw(_) => false,
+            Self::Web(web) => web.has_read(),
+        }
+    }
+
     /// Reads and forgets what the game still says; ready when it says no more.
     pub(crate) fn poll_discard(
         &mut self,

@@ -85,6 +85,11 @@ impl Web {
         &mut self.socket.get_mut().raw
     }
 
+    /// Whether a whole message was received and is not handed out.
+    pub(super) fn has_read(&self) -> bool {
+        !self.text.is_empty() || self.line_end
+    }
+
     /// Bytes of messages that were received in part, or not handed out yet.
     pub(super) fn started_bytes(&self) -> usize {
         self.text.len() + self.socket.get_ref().bytes

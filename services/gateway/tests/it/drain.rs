@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 
 use crate::game::Game;
 use crate::rig::{KEY, Rig, eventually};
+use crate::transport::Transport;
 
 #[tokio::test]
 async fn lines_under_way_are_answered_before_the_socket_closes() {
@@ -39,6 +40,49 @@ async fn lines_under_way_are_answered_before_the_socket_closes() {
     let bus = std::sync::Arc::clone(&rig.bus);
     assert_eq!(rig.ended().await, Ok(()));
     assert_eq!(bus.of_kind(LineKind::Gone).len(), 2, "whoever signed in went");
+}
+
+#[tokio::test]
+async fn lines_that_were_read_and_not_taken_yet_are_answered_too() {
+    const LINES: usize = 6;
+    for transport in Transport::ALL {
+        let limits = Limits { unsettled_lines_max: 2, ..Limits::default() };
+        let rig = Rig::with_limits(limits).await;
+        let mut game = rig.target(transport).sign_in(KEY).await;
+        let mut idle = rig.game().await;
+        rig.bus.hold_publishes();
+        let lines: Vec<_> = (0..LINES).map(|mid| format!("l:{KEY}:[{{}}]:{mid}\n")).collect();
+        game.send(&lines.concat()).await; // One packet, and so one read.
+        eventually("two are published", || rig.bus.lines(Stream::Logs).len() == 2).await;
+        rig.shutdown.request();
+        assert!(idle.line().await.starts_with("ERR draining - 1000 "), "draining has begun");
+        rig.bus.release_publishes();
+        for mid in 0..LINES {
+            assert_eq!(game.line().await, format!("OK {mid}"), "{transport:?}");
+        }
+        assert!(game.line().await.starts_with("ERR draining - 1000 "));
+        game.is_closed().await;
+        drop((game, idle));
+        assert_eq!(rig.ended().await, Ok(()));
+    }
+}
+
+#[tokio::test]
+async fn a_line_behind_a_sign_in_that_the_end_cuts_short_is_busy() {
+    let rig = Rig::start().await;
+    rig.bus.hold_lookups();
+    let mut game = Game::connect(rig.address).await;
+    game.send(&format!("v:{KEY}\nl:{KEY}:[{{}}]:a\nl:{KEY}:[{{}}]\n")).await;
+    eventually("its key is asked for", || rig.bus.keys_asked() == 1).await;
+    rig.shutdown.request();
+    for mid in ["-", "a", "-"] {
+        let answer = game.line().await;
+        assert!(answer.starts_with(&format!("ERR busy {mid} 1000 ")), "{answer}");
+    }
+    assert!(game.line().await.starts_with("ERR draining - 1000 "));
+    game.is_closed().await;
+    rig.bus.release_lookups();
+    assert_eq!(rig.ended().await, Ok(()));
 }
 
 #[tokio::test]

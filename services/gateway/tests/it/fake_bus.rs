@@ -46,6 +46,8 @@ struct Told {
     keys_asked: usize,
     documents_asked: usize,
     signs_of_life: usize,
+    /// Percent by stream; one that is not here is empty.
+    fullness: HashMap<Stream, Option<u8>>,
 }
 
 pub(crate) struct FakeBus {
@@ -145,6 +147,11 @@ impl FakeBus {
     /// The next publishes fail so, one after the other.
     pub(crate) fn fail(&self, fates: impl IntoIterator<Item = PublishError>) {
         self.with(|told| told.fates.extend(fates));
+    }
+
+    /// From now on a stream is so full, for all projects; `None` when nobody knows.
+    pub(crate) fn fill(&self, stream: Stream, percent: Option<u8>) {
+        self.with(|told| told.fullness.insert(stream, percent));
     }
 
     pub(crate) fn hold_publishes(&self) {
@@ -295,8 +302,8 @@ impl Bus for FakeBus {
         unimplemented!("a gateway consumes nothing")
     }
 
-    fn fullness(&self, _: Stream, _: ProjectId) -> Option<u8> {
-        Some(0)
+    fn fullness(&self, stream: Stream, _: ProjectId) -> Option<u8> {
+        self.with(|told| told.fullness.get(&stream).copied().unwrap_or(Some(0)))
     }
 
     async fn check(&self) -> Result<(), String> {

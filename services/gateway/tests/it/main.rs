@@ -13,6 +13,7 @@ mod level2;
 mod lines;
 mod rates;
 mod rig;
+mod shed;
 mod sign_in;
 mod tls;
 mod transport;

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use elasticsearch::http::Method;
 use observer_wire::ProjectId;
-use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tracing::warn;
@@ -126,7 +126,7 @@ impl Known {
 /// Creates a day's index, from the template, unless it is there.
 async fn create_index(server: &Server, day: Day) -> Result<(), StoreError> {
     let path = format!("/{}", day.index());
-    let request = Request::new("creating of a log index", Method::PUT, &path);
+    let request = Request::new("creating of a log index", Method::Put, &path);
     let answer = server.ask(request).await?;
     // Another indexer, or this one before a restart.
     let there = answer.status == 400
@@ -162,7 +162,7 @@ async fn add_all(server: &Server, pairs: &BTreeSet<(Day, ProjectId)>) -> Result<
 
 async fn add(server: &Server, actions: Vec<Value>) -> Result<(), StoreError> {
     let body = json!({"actions": actions}).to_string();
-    let request = Request::new(OPERATION, Method::POST, "/_aliases").body(body);
+    let request = Request::new(OPERATION, Method::Post, "/_aliases").body(body);
     server.ask(request).await?.done().map(drop)
 }
 

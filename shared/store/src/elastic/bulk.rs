@@ -10,7 +10,7 @@ use std::error::Error;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use reqwest::Method;
+use elasticsearch::http::Method;
 use serde::Serialize;
 use tracing::warn;
 
@@ -164,7 +164,7 @@ impl Append<'_> {
             let docs = ids.iter().map(|id| Place { index: &index, id }).collect();
             let body = serde_json::to_vec(&Asked { docs }).expect("text can always be written");
             let operation = "looking for records sent again";
-            let request = Request::new(operation, Method::POST, MGET_PATH).body(body);
+            let request = Request::new(operation, Method::Post, MGET_PATH).body(body);
             let answer = self.store.server.ask(request).await?.done()?;
             let there = items::read_there(&answer.text, &ids).map_err(|e| answer.unreadable(e))?;
             for (at, there) in part.iter().zip(there) {
@@ -228,7 +228,7 @@ impl Append<'_> {
 
     async fn post(&self, part: &[usize], body: Vec<u8>) -> Result<Posted, StoreError> {
         let bytes = body.len();
-        let mut request = Request::new(OPERATION, Method::POST, BULK_PATH).body(body);
+        let mut request = Request::new(OPERATION, Method::Post, BULK_PATH).body(body);
         request.timeout = Some(self.store.bulk_timeout);
         let answer = self.store.server.ask(request).await?;
         if answer.refuses_documents() {
@@ -262,7 +262,7 @@ impl Append<'_> {
         // There is no such record, and it is not made.
         let body =
             format!("{{\"update\":{{\"_index\":\"{index}\",\"_id\":\"-\"}}}}\n{{\"doc\":{{}}}}\n");
-        let request = Request::new("check of requests", Method::POST, BULK_PATH).body(body);
+        let request = Request::new("check of requests", Method::Post, BULK_PATH).body(body);
         self.store.server.ask(request).await?.done().map(drop)
     }
 

@@ -6,9 +6,9 @@
 
 use std::time::Duration;
 
+use elasticsearch::http::Method;
 use observer_wire::record::Level;
 use observer_wire::text::{Term, prefix};
-use reqwest::Method;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -111,7 +111,7 @@ async fn ask(
 async fn ask_whole(server: &Server, path: &str, body: &str) -> Result<Answer, StoreError> {
     let mut tries = 1;
     loop {
-        let mut request = Request::new("search of log records", Method::POST, path).body(body);
+        let mut request = Request::new("search of log records", Method::Post, path).body(body);
         request.answer_bytes_max = ANSWER_BYTES_MAX;
         let answer = server.ask(request).await?;
         if answer.status != 503 || tries == TRIES_MAX {

@@ -1,13 +1,14 @@
-//! One Elasticsearch over HTTP: requests with a time limit, answers with a limit of bytes, and what a
-//! failed one means.
+//! One Elasticsearch behind the client crate: requests with a time limit, answers with a limit of
+//! bytes, and what a failed one means.
 
-use std::fmt;
 use std::time::Duration;
 
+use elasticsearch::auth::Credentials;
+use elasticsearch::http::Method;
+use elasticsearch::http::headers::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use elasticsearch::http::response::Response;
+use elasticsearch::http::transport::{SingleNodeConnectionPool, Transport, TransportBuilder};
 use observer_wire::text;
-use reqwest::header::CONTENT_TYPE;
-use reqwest::redirect::Policy;
-use reqwest::{Client, Method, Response};
 use serde::Deserialize;
 use url::Url;
 
@@ -28,23 +29,8 @@ const MAJORS: [&str; 2] = ["8", "9"];
 /// A connection to Elasticsearch.
 #[derive(Debug)]
 pub(super) struct Server {
-    client: Client,
-    /// Address without user, password, query and the last slash.
-    base: String,
-    credentials: Option<Credentials>,
+    transport: Transport,
     timeout: Duration,
-}
-
-/// User and password. `Debug` hides both.
-struct Credentials {
-    user: String,
-    password: String,
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Credentials(…)")
-    }
 }
 
 /// A request. Paths are ours, never a game's or an operator's text.
@@ -151,12 +137,14 @@ impl Server {
         // The address is not repeated in the error: it may hold a password.
         let mut url = Url::parse(address).map_err(refused_address)?;
         let credentials = take_credentials(&mut url);
-        url.set_query(None);
-        let base = url.as_str().trim_end_matches('/').to_owned();
-        // A redirected `POST` would become a `GET`.
-        let client = Client::builder().no_proxy().redirect(Policy::none()).build();
-        let client = client.map_err(refused_address)?;
-        Ok(Self { client, base, credentials, timeout })
+        let pool = SingleNodeConnectionPool::new(url);
+        let builder = TransportBuilder::new(pool).enable_meta_header(false).disable_proxy();
+        let builder = match credentials {
+            Some(credentials) => builder.auth(credentials),
+            None => builder,
+        };
+        let transport = builder.build().map_err(refused_address)?;
+        Ok(Self { transport, timeout })
     }
 
     /// Sends a request and reads the whole answer.
@@ -167,18 +155,15 @@ impl Server {
     pub(super) async fn ask(&self, request: Request<'_>) -> Result<Answer, StoreError> {
         let Request { operation, method, path, body, timeout, answer_bytes_max } = request;
         let lost = |error: BoxError| StoreError::new(operation, StoreErrorKind::Unavailable, error);
-        let mut sent = self.client.request(method, format!("{}{path}", self.base));
-        if let Some(Credentials { user, password }) = &self.credentials {
-            sent = sent.basic_auth(user, Some(password));
+        let mut headers = HeaderMap::new();
+        if path.starts_with("/_bulk") {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
         }
-        if !body.is_empty() {
-            let lines = path.starts_with("/_bulk");
-            let form = if lines { "application/x-ndjson" } else { "application/json" };
-            sent = sent.header(CONTENT_TYPE, form).body(body);
-        }
-        let sent = sent.timeout(timeout.unwrap_or(self.timeout)).send();
+        let body = (!body.is_empty()).then_some(body);
+        let timeout = Some(timeout.unwrap_or(self.timeout));
+        let sent = self.transport.send(method, path, headers, None::<&()>, body, timeout);
         let response = sent.await.map_err(|error| lost(error.into()))?;
-        let status = response.status().as_u16();
+        let status = response.status_code().as_u16();
         let text = whole_text(response, answer_bytes_max).await.map_err(lost)?;
         Ok(Answer { operation, status, text })
     }
@@ -186,7 +171,7 @@ impl Server {
     /// Refuses what is not Elasticsearch 8 or 9.
     pub(super) async fn check_version(&self) -> Result<(), StoreError> {
         const OPERATION: &str = "check of the Elasticsearch version";
-        let answer = self.ask(Request::new(OPERATION, Method::GET, "/")).await?.done()?;
+        let answer = self.ask(Request::new(OPERATION, Method::Get, "/")).await?.done()?;
         let refused = |words: String| StoreError::new(OPERATION, StoreErrorKind::Refused, words);
         let root: Root<'_> = serde_json::from_str(&answer.text)
             .map_err(|_| refused("the server does not answer as Elasticsearch does".to_owned()))?;
@@ -203,7 +188,7 @@ impl Server {
     pub(super) async fn check_health(&self) -> Result<(), StoreError> {
         const OPERATION: &str = "check of Elasticsearch";
         let path = format!("/_cluster/health/{}?filter_path=status", day::ALL);
-        let answer = self.ask(Request::new(OPERATION, Method::GET, &path)).await?.done()?;
+        let answer = self.ask(Request::new(OPERATION, Method::Get, &path)).await?.done()?;
         let health: Health<'_> = answer.read()?;
         if health.status == "red" {
             let words = "a primary shard of the log indices is missing";
@@ -213,16 +198,13 @@ impl Server {
     }
 }
 
-/// Reads an answer to its end, or until it has more than `bytes_max` bytes.
-async fn whole_text(mut response: Response, bytes_max: usize) -> Result<String, BoxError> {
-    let mut bytes = Vec::new();
-    while let Some(part) = response.chunk().await? {
-        if bytes_max < bytes.len() + part.len() {
-            return Err(format!("the answer is longer than {bytes_max} bytes").into());
-        }
-        bytes.extend_from_slice(&part);
+/// Reads an answer to its end, unless it says that it has more than `bytes_max` bytes. The client crate
+/// reads an answer as a whole: one that does not say how long it is has no bound but the time limit.
+async fn whole_text(response: Response, bytes_max: usize) -> Result<String, BoxError> {
+    if response.content_length().is_some_and(|length| (bytes_max as u64) < length) {
+        return Err(format!("the answer is longer than {bytes_max} bytes").into());
     }
-    Ok(String::from_utf8(bytes)?)
+    Ok(response.text().await?)
 }
 
 #[derive(Deserialize)]
@@ -243,7 +225,7 @@ struct Health<'a> {
     status: &'a str,
 }
 
-/// Takes user and password out of `url`: errors show it.
+/// Takes user and password out of `url`: the client would send them twice, and errors show the url.
 fn take_credentials(url: &mut Url) -> Option<Credentials> {
     let decoded = |text: &str| {
         let pair = format!("x={text}").replace('+', "%2B");
@@ -253,7 +235,7 @@ fn take_credentials(url: &mut Url) -> Option<Credentials> {
     let password = decoded(url.password().unwrap_or_default()).unwrap_or_default();
     // An address that cannot have them had none.
     let cleared = url.set_username("").and_then(|()| url.set_password(None));
-    cleared.ok().map(|()| Credentials { user, password })
+    cleared.ok().map(|()| Credentials::Basic(user, password))
 }
 
 fn refused_address(error: impl Into<BoxError>) -> StoreError {
@@ -284,7 +266,9 @@ mod tests {
     fn user_and_password_leave_the_address() {
         let mut url = Url::parse("http://us%40er:p%2B+w@localhost:9200/es").unwrap();
         let taken = take_credentials(&mut url);
-        let Credentials { user, password } = taken.unwrap();
+        let Some(Credentials::Basic(user, password)) = taken else {
+            panic!("no credentials");
+        };
         assert_eq!((user.as_str(), password.as_str()), ("us@er", "p++w"));
         assert_eq!(url.as_str(), "http://localhost:9200/es");
         assert!(take_credentials(&mut url).is_none());

@@ -2,7 +2,7 @@
 //!
 //! It changes no index that exists. After an update the new mapping holds from the next day on.
 
-use reqwest::Method;
+use elasticsearch::http::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -22,7 +22,7 @@ const KEYWORD_CHARS_MAX: u32 = 8_000;
 /// Puts the template, unless a newer Observer has put its own.
 pub(super) async fn put(server: &Server, replicas: u8) -> Result<(), StoreError> {
     const OPERATION: &str = "putting of the index template";
-    let answer = server.ask(Request::new(OPERATION, Method::GET, PATH)).await?;
+    let answer = server.ask(Request::new(OPERATION, Method::Get, PATH)).await?;
     if answer.status != 404 {
         let answer = answer.done()?;
         let there: There = answer.read()?;
@@ -30,7 +30,7 @@ pub(super) async fn put(server: &Server, replicas: u8) -> Result<(), StoreError>
             return Ok(());
         }
     }
-    let request = Request::new(OPERATION, Method::PUT, PATH).body(template(replicas).to_string());
+    let request = Request::new(OPERATION, Method::Put, PATH).body(template(replicas).to_string());
     server.ask(request).await?.done()?;
     Ok(())
 }
