@@ -61,8 +61,8 @@ impl fmt::Display for Drained {
     }
 }
 
-/// Records of a line: a thousand a second from all devices.
-const LINE_RECORDS: usize = 10;
+/// Records of a line: five hundred a second from all devices.
+const LINE_RECORDS: usize = 5;
 
 /// Time for what waits to be stored.
 const DRAINED_WITHIN: Duration = Duration::from_mins(5);
