@@ -7,6 +7,7 @@ mod command_line;
 #[cfg(target_os = "linux")]
 mod disk_full;
 mod exchange;
+mod foreign;
 mod killed;
 mod level2;
 mod stored;
