@@ -226,8 +226,8 @@ impl Counts {
     }
 }
 
-/// Sum of a counter over its labels.
-fn sum(text: &str, name: &str) -> u64 {
+/// Sum of a counter over its labels, in the text of `/metrics`.
+pub(crate) fn sum(text: &str, name: &str) -> u64 {
     let values = text.lines().filter_map(|line| {
         let rest = line.strip_prefix(name)?;
         let value = rest.strip_prefix(' ').or_else(|| Some(rest.split_once("} ")?.1))?;

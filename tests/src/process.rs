@@ -148,6 +148,21 @@ impl Process {
         self.child.pid()
     }
 
+    /// Memory of the running program that is in RAM, in KiB.
+    ///
+    /// # Panics
+    ///
+    /// When it has ended.
+    #[cfg(target_os = "linux")]
+    #[must_use]
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()));
+        let status = status.expect("a running process has a status");
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = kib.and_then(|kib| kib.trim().trim_end_matches(" kB").parse().ok());
+        kib.expect("a running process is in RAM")
+    }
+
     /// The program's folder, where it runs.
     #[must_use]
     pub fn folder(&self) -> &Path {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::faultproxy::FaultProxy;
 use crate::game::Game;
 use crate::http::Api;
 use crate::process::{Process, Settings, settings};
@@ -91,15 +92,29 @@ pub struct ClusterOptions {
     pub var_stores: usize,
     /// The nats-server.
     pub nats: NatsOptions,
+    /// Who reaches it through a proxy.
+    pub link: Link,
     /// Further settings, for every service.
     pub settings: Settings,
 }
 
 impl Default for ClusterOptions {
     fn default() -> Self {
-        let (nats, settings) = (NatsOptions::default(), Settings::new());
-        Self { gateways: 2, log_indexers: 2, var_stores: 2, nats, settings }
+        let (nats, settings, link) = (NatsOptions::default(), Settings::new(), Link::Direct);
+        Self { gateways: 2, log_indexers: 2, var_stores: 2, nats, link, settings }
     }
+}
+
+/// Whose way to the bus leads through a [`FaultProxy`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Link {
+    /// Nobody's.
+    #[default]
+    Direct,
+    /// That of the gateways.
+    Gateways,
+    /// That of all services.
+    All,
 }
 
 /// The four services over nats-server, two redis-servers and the shared Elasticsearch.
@@ -115,6 +130,8 @@ pub struct Cluster {
     pub api: Process,
     /// The bus. After the services, so that it outlives them when the cluster is dropped.
     pub nats: NatsServer,
+    /// The proxy before the bus, if there is to be one.
+    pub link: Option<FaultProxy>,
     /// Where variables are.
     pub vars: RedisServer,
     /// Where accounts are.
@@ -138,6 +155,10 @@ impl Cluster {
             RedisServer::start(always),
             Elasticsearch::shared(),
         );
+        let link = match options.link {
+            Link::Direct => None,
+            Link::Gateways | Link::All => Some(FaultProxy::start(nats.socket_address()).await),
+        };
         let mut all = listeners();
         all.extend(settings(&[
             ("OBSERVER_API__OPEN_KEYS", "true"),
@@ -154,15 +175,24 @@ impl Cluster {
             all.extend(settings(&[("OBSERVER_BUS__MONITOR_URL", nats.monitor_url())]));
         }
         all.extend(options.settings);
-        let start = |program, count| -> Vec<Process> {
-            (0..count).map(|_| Process::start(program, &[], all.clone())).collect()
+        let mut of_gateways = all.clone();
+        if let Some(link) = &link {
+            let url = settings(&[("OBSERVER_BUS__URL", format!("nats://{}", link.address()))]);
+            of_gateways.extend(url.clone()); // The last one counts.
+            if options.link == Link::All {
+                all.extend(url);
+            }
+        }
+        let start = |program, count, settings: &Settings| -> Vec<Process> {
+            (0..count).map(|_| Process::start(program, &[], settings.clone())).collect()
         };
         let mut cluster = Self {
-            gateways: start("observer-gateway", options.gateways),
-            log_indexers: start("observer-log-indexer", options.log_indexers),
-            var_stores: start("observer-var-store", options.var_stores),
+            gateways: start("observer-gateway", options.gateways, &of_gateways),
+            log_indexers: start("observer-log-indexer", options.log_indexers, &all),
+            var_stores: start("observer-var-store", options.var_stores, &all),
             api: Process::start("observer-api", &[], all.clone()),
             nats,
+            link,
             vars,
             accounts,
             elasticsearch,

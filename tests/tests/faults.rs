@@ -12,19 +12,18 @@ mod poison;
 mod published;
 
 use observer_tests::faults::{
-    Hangs, Outage, RETURN_WITHIN, Row, broken_connections, elasticsearch_is_away,
-    embedded_is_killed, embedded_is_killed_on_every_transport, embedded_is_terminated,
-    gateway_is_killed, half_of_the_items_are_refused, nats_is_killed, nats_stands_still,
-    rolling_restart, servers_are_gone, sliced_network, soak, start_with_a_backlog,
-    unbelievable_answers,
+    Hangs, Outage, RETURN_WITHIN, Row, Silence, acknowledgements_are_lost, all_are_killed,
+    broken_broker_link, broken_connections, broker_link_flaps, broker_link_is_a_black_hole,
+    elasticsearch_is_away, embedded_is_killed, embedded_is_killed_on_every_transport,
+    embedded_is_terminated, gateway_is_killed, half_of_the_items_are_refused,
+    log_indexer_is_killed, nats_is_killed, nats_stands_still, rolling_restart, servers_are_gone,
+    sliced_network, soak, start_with_a_backlog, unbelievable_answers, var_store_is_killed,
 };
 
 #[expect(clippy::print_stdout, reason = "the rows are what this program is run for")]
 fn told(row: &Row) {
     println!("{row} {:?}", row.answers);
-    if let Some(counts) = row.counts {
-        println!("{counts:?}");
-    }
+    println!("slowest answer {:?}, {:?}", row.slowest_answer, row.counts);
     row.must_hold();
 }
 
@@ -49,8 +48,63 @@ async fn nats_killed_30_times() {
 }
 
 #[tokio::test]
+async fn log_indexer_killed_50_times() {
+    told(&log_indexer_is_killed(50).await);
+}
+
+#[tokio::test]
+async fn var_store_killed_50_times() {
+    told(&var_store_is_killed(50).await);
+}
+
+#[tokio::test]
+async fn all_services_and_nats_killed_50_times() {
+    told(&all_are_killed(50).await);
+}
+
+#[tokio::test]
 async fn nats_stands_still_for_20_seconds_3_times() {
-    told(&nats_stands_still(3, Duration::from_secs(20)).await);
+    in_time(&nats_stands_still(3, Duration::from_secs(20)).await);
+}
+
+#[tokio::test]
+async fn broker_in_a_black_hole_for_20_seconds_3_times() {
+    in_time(&broker_link_is_a_black_hole(3, Duration::from_secs(20)).await);
+}
+
+/// Every line is answered within 8 s, and the gateway says within 15 s what is wrong.
+#[expect(clippy::print_stdout, reason = "the figures are what this program is run for")]
+fn in_time(silence: &Silence) {
+    told(&silence.row);
+    println!("noticed after {:?}", silence.noticed);
+    let slowest = silence.row.slowest_answer;
+    assert!(slowest < Duration::from_secs(8), "{slowest:?}");
+    assert!(silence.noticed.is_some_and(|noticed| noticed < Duration::from_secs(15)));
+}
+
+#[tokio::test]
+async fn acknowledgements_lost_for_4_seconds_12_times() {
+    told(&acknowledgements_are_lost(12).await);
+}
+
+#[tokio::test]
+async fn network_to_the_broker_flaps_for_a_minute() {
+    told(&broker_link_flaps(30).await);
+}
+
+#[tokio::test]
+async fn gateways_cut_off_from_the_broker_100_times() {
+    told(&broken_broker_link(100).await);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+#[expect(clippy::print_stdout, reason = "the figures are what this program is run for")]
+async fn acknowledgements_time_out_for_10_minutes() {
+    let storm = observer_tests::faults::acknowledgements_time_out(Duration::from_mins(10)).await;
+    told(&storm.row);
+    println!("resident {} KiB, then {} KiB", storm.before_kib, storm.after_kib);
+    assert!(storm.after_kib < storm.before_kib + 10 * 1024, "{storm:?}");
 }
 
 #[tokio::test]

@@ -97,7 +97,7 @@ impl Addresses {
         *self.lock() = addresses.iter().cloned().map(Into::into).collect();
     }
 
-    fn choose(&self) -> Option<Target> {
+    pub(crate) fn choose(&self) -> Option<Target> {
         let addresses = self.lock();
         (!addresses.is_empty()).then(|| addresses[below(addresses.len())].clone())
     }

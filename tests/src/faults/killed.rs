@@ -3,6 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
+use super::values::Values;
 use super::{Load, Row, random_moment};
 use crate::device::{Certificate, Target, Transport, below};
 use crate::stack::{Cluster, ClusterOptions, Embedded};
@@ -104,6 +107,88 @@ pub async fn nats_is_killed(cycles: usize) -> Row {
         load.healed().await;
     }
     load.judge("T02 nats-server SIGKILL", cycles, &api).await
+}
+
+/// The log-indexer is killed and started again, with what it has in hand.
+///
+/// # Panics
+///
+/// When it does not come back.
+pub async fn log_indexer_is_killed(cycles: usize) -> Row {
+    let mut cluster = small_cluster().await;
+    let api = cluster.api().await;
+    let addresses = gateway_addresses(&mut cluster).await;
+    let mut load = Load::start(&api, &addresses).await;
+    for _ in 0..cycles {
+        random_moment(STRIKES_WITHIN).await;
+        cluster.log_indexers[0].kill();
+        cluster.log_indexers[0].restart();
+        cluster.log_indexers[0].address("admin").await;
+        load.healed().await;
+    }
+    load.judge("log-indexer SIGKILL", cycles, &api).await
+}
+
+/// Var-store is killed and started again while values are reported and edited.
+///
+/// # Panics
+///
+/// When it does not come back.
+pub async fn var_store_is_killed(cycles: usize) -> Row {
+    let mut cluster = small_cluster().await;
+    let api = cluster.api().await;
+    let addresses = gateway_addresses(&mut cluster).await;
+    let mut load = Load::start(&api, &addresses).await;
+    let values = Values::start(&api, &load.addresses).await;
+    for _ in 0..cycles {
+        random_moment(STRIKES_WITHIN).await;
+        cluster.var_stores[0].kill();
+        cluster.var_stores[0].restart();
+        let since = Instant::now();
+        values.healed().await;
+        load.healed().await;
+        load.full_service = load.full_service.max(since.elapsed());
+    }
+    load.judge_with("var-store SIGKILL", cycles, &api, values).await
+}
+
+/// The gateways, nats-server, the log-indexer and var-store are killed in one moment, and started again
+/// in an order of chance.
+///
+/// # Panics
+///
+/// When they do not come back to full service.
+pub async fn all_are_killed(cycles: usize) -> Row {
+    let mut cluster = small_cluster().await;
+    let api = cluster.api().await;
+    let addresses = gateway_addresses(&mut cluster).await;
+    let mut load = Load::start(&api, &addresses).await;
+    let values = Values::start(&api, &load.addresses).await;
+    for _ in 0..cycles {
+        random_moment(STRIKES_WITHIN).await;
+        cluster.nats.kill();
+        let Cluster { gateways, log_indexers, var_stores, nats, .. } = &mut cluster;
+        let mut services: Vec<_> =
+            gateways.iter_mut().chain(log_indexers).chain(var_stores).collect();
+        for service in &mut services {
+            service.kill();
+        }
+        // Those before the broker are started while it is away.
+        let before = below(services.len() + 1);
+        for service in &mut services[..before] {
+            service.restart();
+        }
+        nats.restart().await;
+        for service in &mut services[before..] {
+            service.restart();
+        }
+        load.addresses.set(&gateway_addresses(&mut cluster).await);
+        let since = Instant::now();
+        load.healed().await;
+        values.healed().await;
+        load.full_service = load.full_service.max(since.elapsed());
+    }
+    load.judge_with("all services and nats-server SIGKILL", cycles, &api, values).await
 }
 
 /// Two gateways, and one of what else is needed.

@@ -5,6 +5,7 @@
 mod answers;
 mod gone;
 mod killed;
+mod link;
 mod network;
 mod outage;
 #[cfg(target_os = "linux")]
@@ -12,6 +13,7 @@ mod power;
 mod soak;
 mod still;
 mod stopped;
+mod values;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,15 +29,23 @@ use crate::process::Process;
 pub use answers::{Hangs, half_of_the_items_are_refused, unbelievable_answers};
 pub use gone::{RETURN_WITHIN, embedded_is_terminated, servers_are_gone, start_with_a_backlog};
 pub use killed::{
-    embedded_is_killed, embedded_is_killed_on_every_transport, gateway_is_killed, nats_is_killed,
+    all_are_killed, embedded_is_killed, embedded_is_killed_on_every_transport, gateway_is_killed,
+    log_indexer_is_killed, nats_is_killed, var_store_is_killed,
+};
+pub use link::{
+    acknowledgements_are_lost, broken_broker_link, broker_link_flaps, broker_link_is_a_black_hole,
 };
 pub use network::{broken_connections, sliced_network};
 pub use outage::{Drained, Outage, elasticsearch_is_away};
 #[cfg(target_os = "linux")]
 pub use power::{Cuts, power_is_cut, power_is_cut_on_a_lying_disk};
 pub use soak::{Held, Soak, soak};
-pub use still::nats_stands_still;
+pub use still::{PendingLine, Silence, acknowledgement_pending_at_the_end, nats_stands_still};
+#[cfg(target_os = "linux")]
+pub use still::{Storm, acknowledgements_time_out};
 pub use stopped::{half_a_line_at_the_end, rolling_restart};
+
+use values::Values;
 
 /// Time for full service after a fault is healed. Above the promise of the table, which the row tells:
 /// the machine may be busy with builds.
@@ -59,6 +69,8 @@ pub struct Row {
     pub counts: Option<Counts>,
     /// Longest time from healing to full service.
     pub full_service: Duration,
+    /// Longest time from sending a line to its answer, whatever that said, on one socket.
+    pub slowest_answer: Duration,
 }
 
 impl Row {
@@ -153,6 +165,15 @@ impl Load {
         row.counted(processes).await
     }
 
+    /// As [`Load::judge`], with the variables; what is wrong with them counts as lost.
+    async fn judge_with(self, name: &'static str, cycles: usize, api: &Api, values: Values) -> Row {
+        let (wrong, reports, edits) = values.judge().await;
+        let mut row = self.judge(name, cycles, api).await;
+        row.verdict.lost.extend(wrong);
+        row.answers.extend([("report".to_owned(), reports), ("edit".to_owned(), edits)]);
+        row
+    }
+
     /// Waits for every answer, and compares with what is stored.
     async fn judge(self, name: &'static str, cycles: usize, api: &Api) -> Row {
         let kept = self.fleet.settle(SETTLED_WITHIN).await;
@@ -182,8 +203,15 @@ fn row(
     found: &Found,
     full_service: Duration,
 ) -> Row {
-    let (verdict, answers) = (judge(kept, found), answers(kept));
-    Row { name, cycles, verdict, answers, counts: None, full_service }
+    Row {
+        name,
+        cycles,
+        verdict: judge(kept, found),
+        answers: answers(kept),
+        counts: None,
+        full_service,
+        slowest_answer: kept.iter().map(|kept| kept.slowest_answer).max().unwrap_or_default(),
+    }
 }
 
 /// Time for the counters to add up once every record is found.
@@ -222,7 +250,9 @@ mod tests {
 
     fn row_of(verdict: Verdict) -> Row {
         let (answers, full_service) = (BTreeMap::new(), Duration::from_millis(1250));
-        Row { name: "T00 a fault", cycles: 3, verdict, answers, counts: None, full_service }
+        let slowest_answer = Duration::from_millis(20);
+        let (name, counts) = ("T00 a fault", None);
+        Row { name, cycles: 3, verdict, answers, counts, full_service, slowest_answer }
     }
 
     #[test]

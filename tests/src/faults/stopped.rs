@@ -11,7 +11,7 @@ use crate::game::{Game, LINE_WITHIN, to_base64};
 use crate::stack::Embedded;
 
 /// Time for a process to end: more than its own grace.
-const ENDS_WITHIN: Duration = Duration::from_secs(40);
+pub(super) const ENDS_WITHIN: Duration = Duration::from_secs(40);
 
 /// T31: two gateways are restarted in turn, round after round.
 ///

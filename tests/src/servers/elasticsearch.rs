@@ -40,10 +40,10 @@ impl Elasticsearch {
     ///
     /// # Panics
     ///
-    /// When it is not on this machine, or not ready within 60 s.
+    /// When it is not on this machine, or not ready within 3 minutes: seconds, but not on a busy machine.
     pub async fn start(options: ElasticsearchOptions) -> Self {
         let program = repository().join("tests/elasticsearch/run.sh");
-        let ready_within = Duration::from_mins(1);
+        let ready_within = Duration::from_mins(3);
         let launch = Launch { name: "elasticsearch", program, ask: health, ready_within };
         let server = Server::start(launch, |port, folder| {
             let mut args = vec![port.to_string().into(), folder.into()];

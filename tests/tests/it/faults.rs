@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use observer_tests::faults::{
-    Hangs, broken_connections, embedded_is_killed, embedded_is_killed_on_every_transport,
-    embedded_is_terminated, gateway_is_killed, half_a_line_at_the_end,
-    half_of_the_items_are_refused, nats_is_killed, nats_stands_still, rolling_restart,
-    servers_are_gone, sliced_network, soak, start_with_a_backlog, unbelievable_answers,
+    Hangs, acknowledgement_pending_at_the_end, acknowledgements_are_lost, all_are_killed,
+    broken_broker_link, broken_connections, broker_link_flaps, broker_link_is_a_black_hole,
+    embedded_is_killed, embedded_is_killed_on_every_transport, embedded_is_terminated,
+    gateway_is_killed, half_a_line_at_the_end, half_of_the_items_are_refused,
+    log_indexer_is_killed, nats_is_killed, nats_stands_still, rolling_restart, servers_are_gone,
+    sliced_network, soak, start_with_a_backlog, unbelievable_answers, var_store_is_killed,
 };
 
 mod midnight;
@@ -34,10 +36,77 @@ async fn nothing_acknowledged_is_lost_when_nats_is_killed() {
 }
 
 #[tokio::test]
+async fn nothing_acknowledged_is_lost_when_the_log_indexer_is_killed() {
+    log_indexer_is_killed(2).await.must_hold();
+}
+
+#[tokio::test]
+async fn no_report_and_no_edit_is_lost_when_var_store_is_killed() {
+    var_store_is_killed(2).await.must_hold();
+}
+
+#[tokio::test]
+async fn nothing_acknowledged_is_lost_when_all_services_and_nats_are_killed_at_once() {
+    all_are_killed(2).await.must_hold();
+}
+
+#[tokio::test]
 async fn nothing_is_acknowledged_while_nats_stands_still_and_nothing_lost() {
-    let row = nats_stands_still(1, Duration::from_secs(9)).await;
+    let row = nats_stands_still(1, Duration::from_secs(9)).await.row;
     row.must_hold();
     assert!(row.answered("timeout") + row.answered("busy") > 0, "{:?}", row.answers);
+}
+
+#[tokio::test]
+async fn nothing_is_acknowledged_in_a_black_hole_and_its_gateway_says_so() {
+    let silence = broker_link_is_a_black_hole(1, Duration::from_secs(20)).await;
+    silence.row.must_hold();
+    assert!(silence.row.answered("timeout") + silence.row.answered("busy") > 0);
+    assert!(silence.noticed.is_some());
+}
+
+#[tokio::test]
+async fn lines_whose_acknowledgement_is_lost_are_stored_once() {
+    acknowledgements_are_lost(2).await.must_hold();
+}
+
+#[tokio::test]
+async fn nothing_is_lost_nor_left_over_when_the_network_to_the_broker_flaps() {
+    broker_link_flaps(3).await.must_hold();
+}
+
+#[tokio::test]
+async fn nothing_acknowledged_is_lost_when_gateways_are_cut_off_from_the_broker() {
+    broken_broker_link(3).await.must_hold();
+}
+
+#[tokio::test]
+async fn a_line_whose_acknowledgement_is_pending_at_the_end_is_answered() {
+    let line = acknowledgement_pending_at_the_end(true).await;
+    let accepted = line.answers.iter().any(|answer| answer == "OK pending");
+    let unknown = line.answers.iter().any(|answer| answer.starts_with("ERR timeout pending "));
+    assert!(accepted != unknown, "one answer: {line:?}");
+    assert!(line.stored == 1 || unknown && line.stored == 0, "{line:?}");
+    let last = line.answers.last().expect("not closed without a word");
+    assert!(last.starts_with("ERR draining "), "{line:?}");
+    assert_eq!(line.code, Some(0));
+}
+
+#[tokio::test]
+async fn a_line_that_the_broker_never_acknowledges_is_answered_at_the_end_as_unknown() {
+    let line = acknowledgement_pending_at_the_end(false).await;
+    let [answer, last] = &line.answers[..] else { panic!("{line:?}") };
+    assert!(answer.starts_with("ERR timeout pending "), "{line:?}");
+    assert!(last.starts_with("ERR draining "), "{line:?}");
+    assert!(line.code == Some(0) && line.stored <= 1, "{line:?}");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_storm_of_unanswered_publishes_costs_no_memory() {
+    let storm = observer_tests::faults::acknowledgements_time_out(Duration::from_secs(25)).await;
+    storm.row.must_hold();
+    assert!(storm.after_kib < storm.before_kib + 10 * 1024, "{storm:?}");
 }
 
 #[tokio::test]
