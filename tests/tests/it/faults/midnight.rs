@@ -20,7 +20,7 @@ const RECORDS: usize = 10;
 const LINES: usize = 10;
 
 /// Time for what is stored to be found.
-const FOUND_WITHIN: Duration = Duration::from_secs(30);
+const FOUND_WITHIN: Duration = Duration::from_mins(1);
 
 /// What is stored of lines on both sides of midnight.
 #[derive(Clone, Copy, Debug)]

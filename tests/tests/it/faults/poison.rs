@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use super::published::{Line, Rig};
 
 /// Time for what is stored to be found.
-const FOUND_WITHIN: Duration = Duration::from_secs(30);
+const FOUND_WITHIN: Duration = Duration::from_mins(1);
 
 /// Pause between two searches.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
