@@ -219,3 +219,41 @@ async fn soak_of_15_minutes() {
         assert!(rss < 1.05 && files < 1.05, "{held:?}");
     }
 }
+
+#[cfg(target_os = "linux")]
+mod abuse {
+    use observer_tests::faults::{
+        Abuse, files_run_out, game_does_not_read, noisy_neighbour, slowloris, viewer_does_not_read,
+    };
+
+    #[expect(clippy::print_stdout, reason = "the rows are what this program is run for")]
+    fn told(row: &Abuse) {
+        println!("{row}");
+        row.must_hold();
+    }
+
+    #[tokio::test]
+    async fn a_gateway_with_64_files_and_twice_as_many_games() {
+        told(&files_run_out(64).await);
+    }
+
+    #[tokio::test]
+    async fn slow_sockets_5000() {
+        told(&slowloris(5_000).await);
+    }
+
+    #[tokio::test]
+    async fn a_game_that_does_not_read() {
+        told(&game_does_not_read().await);
+    }
+
+    #[tokio::test]
+    async fn a_viewer_that_does_not_read() {
+        told(&viewer_does_not_read().await);
+    }
+
+    #[tokio::test]
+    async fn a_noisy_neighbour_in_5_rounds() {
+        told(&noisy_neighbour(5, 100).await);
+    }
+}

@@ -2,14 +2,22 @@
 //! a row of the table in `docs/reliability.md`. Small, they are ordinary tests; at full size they are
 //! `make test-faults`.
 
+mod abuse;
 mod answers;
+#[cfg(target_os = "linux")]
+mod files;
 mod gone;
 mod killed;
 mod link;
 mod network;
+mod noisy;
 mod outage;
 #[cfg(target_os = "linux")]
 mod power;
+#[cfg(target_os = "linux")]
+mod slow_readers;
+#[cfg(target_os = "linux")]
+mod slowloris;
 mod soak;
 mod still;
 mod stopped;
@@ -26,7 +34,10 @@ use crate::http::Api;
 use crate::laws::{Counts, Found, Verdict, judge, read_until_stable, until_stable};
 use crate::process::Process;
 
+pub use abuse::{Abuse, Figure};
 pub use answers::{Hangs, half_of_the_items_are_refused, unbelievable_answers};
+#[cfg(target_os = "linux")]
+pub use files::files_run_out;
 pub use gone::{RETURN_WITHIN, embedded_is_terminated, servers_are_gone, start_with_a_backlog};
 pub use killed::{
     all_are_killed, embedded_is_killed, embedded_is_killed_on_every_transport, gateway_is_killed,
@@ -36,9 +47,14 @@ pub use link::{
     acknowledgements_are_lost, broken_broker_link, broker_link_flaps, broker_link_is_a_black_hole,
 };
 pub use network::{broken_connections, sliced_network};
+pub use noisy::noisy_neighbour;
 pub use outage::{Drained, Outage, elasticsearch_is_away};
 #[cfg(target_os = "linux")]
 pub use power::{Cuts, power_is_cut, power_is_cut_on_a_lying_disk};
+#[cfg(target_os = "linux")]
+pub use slow_readers::{game_does_not_read, viewer_does_not_read};
+#[cfg(target_os = "linux")]
+pub use slowloris::slowloris;
 pub use soak::{Held, Soak, soak};
 pub use still::{PendingLine, Silence, acknowledgement_pending_at_the_end, nats_stands_still};
 #[cfg(target_os = "linux")]
