@@ -29,10 +29,8 @@ const ACK_WAIT: Duration = Duration::from_secs(15);
 /// Events delivered and not settled, over all processes, at most.
 const UNSETTLED_MAX: i64 = 2_000;
 
-/// Events fetched ahead at most, by count and by bytes. Half of the count is what a store gets at once
-/// when events are small: with fewer, a slow round trip to it bounds how fast a backlog drains. Four
-/// processes have room for as many.
-const FETCH_EVENTS_MAX: usize = 512;
+/// Events fetched ahead at most, by count and by bytes.
+const FETCH_EVENTS_MAX: usize = 256;
 const FETCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Looks for messages that have arrived, when a stream of them is given up: more than can be there.
