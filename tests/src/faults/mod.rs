@@ -8,6 +8,7 @@ mod link;
 mod network;
 #[cfg(target_os = "linux")]
 mod power;
+mod pressed;
 mod soak;
 mod still;
 mod stopped;
@@ -35,6 +36,9 @@ pub use link::{
 pub use network::{broken_connections, sliced_network};
 #[cfg(target_os = "linux")]
 pub use power::{Cuts, power_is_cut, power_is_cut_on_a_lying_disk};
+pub use pressed::{
+    Crowd, Crowded, Flood, broker_is_full, crowd_at_twice_the_load, line_without_an_end, tiny_lines,
+};
 pub use soak::{Held, Soak, soak};
 pub use still::{PendingLine, Silence, acknowledgement_pending_at_the_end, nats_stands_still};
 #[cfg(target_os = "linux")]
