@@ -4,13 +4,21 @@
 
 use std::time::Duration;
 
+#[path = "it/faults/midnight.rs"]
+mod midnight;
+#[path = "it/faults/poison.rs"]
+mod poison;
+#[path = "it/faults/published.rs"]
+mod published;
+
 use observer_tests::faults::{
-    Crowd, RETURN_WITHIN, Row, Silence, acknowledgements_are_lost, all_are_killed,
+    Crowd, Hangs, Outage, RETURN_WITHIN, Row, Silence, acknowledgements_are_lost, all_are_killed,
     broken_broker_link, broken_connections, broker_is_full, broker_link_flaps,
-    broker_link_is_a_black_hole, crowd_at_twice_the_load, embedded_is_killed,
-    embedded_is_killed_on_every_transport, embedded_is_terminated, gateway_is_killed,
-    line_without_an_end, log_indexer_is_killed, nats_is_killed, nats_stands_still, rolling_restart,
-    servers_are_gone, sliced_network, soak, start_with_a_backlog, tiny_lines, var_store_is_killed,
+    broker_link_is_a_black_hole, crowd_at_twice_the_load, elasticsearch_is_away,
+    embedded_is_killed, embedded_is_killed_on_every_transport, embedded_is_terminated,
+    gateway_is_killed, half_of_the_items_are_refused, line_without_an_end, log_indexer_is_killed,
+    nats_is_killed, nats_stands_still, rolling_restart, servers_are_gone, sliced_network, soak,
+    start_with_a_backlog, tiny_lines, unbelievable_answers, var_store_is_killed,
 };
 
 #[expect(clippy::print_stdout, reason = "the rows are what this program is run for")]
@@ -129,6 +137,53 @@ async fn each_server_and_all_of_them_gone_5_times() {
     assert!(row.full_service < RETURN_WITHIN, "{:?}", row.full_service);
 }
 
+#[expect(clippy::print_stdout, reason = "the rows are what this program is run for")]
+async fn away(outage: Outage) {
+    let drained = elasticsearch_is_away(outage, Duration::from_mins(1)).await;
+    println!("{drained}");
+    told(&drained.row);
+    assert!(3.0 <= drained.ratio(), "{drained}");
+}
+
+#[tokio::test]
+async fn elasticsearch_stopped_for_a_minute() {
+    away(Outage::Stopped).await;
+}
+
+#[tokio::test]
+async fn elasticsearch_hung_for_a_minute() {
+    away(Outage::Hung).await;
+}
+
+#[tokio::test]
+async fn elasticsearch_with_a_full_disk_for_a_minute() {
+    away(Outage::DiskFull).await;
+}
+
+#[tokio::test]
+async fn half_of_the_items_refused_in_20_storms() {
+    told(&half_of_the_items_are_refused(20).await);
+}
+
+#[tokio::test]
+async fn answers_that_cannot_be_believed_10_times() {
+    told(&unbelievable_answers(10, Hangs::Too).await);
+}
+
+#[tokio::test]
+#[expect(clippy::print_stdout, reason = "the figures are what this program is run for")]
+async fn poison_beside_good_records_in_50_rounds() {
+    println!("{}", poison::poison_beside_good_records(50).await);
+}
+
+#[tokio::test]
+#[expect(clippy::print_stdout, reason = "the figures are what this program is run for")]
+async fn sent_again_over_midnight_with_5_kills() {
+    let midnight = midnight::sent_again_over_midnight(10_000, 5).await;
+    println!("{midnight}");
+    assert_eq!((midnight.lost, midnight.duplicates), (0, 0), "{midnight}");
+}
+
 #[tokio::test]
 #[expect(clippy::print_stdout, reason = "the figures are what this program is run for")]
 async fn start_with_100_000_records_waiting() {
@@ -202,5 +257,43 @@ async fn soak_of_15_minutes() {
         let last = held.rss_kib.last().copied().unwrap_or_default();
         println!("{}: {last:.0} KiB, memory x {rss:.3}, files x {files:.3}", held.program);
         assert!(rss < 1.05 && files < 1.05, "{held:?}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod abuse {
+    use observer_tests::faults::{
+        Abuse, files_run_out, game_does_not_read, noisy_neighbour, slowloris, viewer_does_not_read,
+    };
+
+    #[expect(clippy::print_stdout, reason = "the rows are what this program is run for")]
+    fn told(row: &Abuse) {
+        println!("{row}");
+        row.must_hold();
+    }
+
+    #[tokio::test]
+    async fn a_gateway_with_64_files_and_twice_as_many_games() {
+        told(&files_run_out(64).await);
+    }
+
+    #[tokio::test]
+    async fn slow_sockets_5000() {
+        told(&slowloris(5_000).await);
+    }
+
+    #[tokio::test]
+    async fn a_game_that_does_not_read() {
+        told(&game_does_not_read().await);
+    }
+
+    #[tokio::test]
+    async fn a_viewer_that_does_not_read() {
+        told(&viewer_does_not_read().await);
+    }
+
+    #[tokio::test]
+    async fn a_noisy_neighbour_in_5_rounds() {
+        told(&noisy_neighbour(5, 100).await);
     }
 }

@@ -18,7 +18,7 @@ use observer_wire::line::{GROWTH_BYTES, LineSplitter, capacity_for};
 use observer_wire::{Code, Refusal};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::{Sleep, sleep, sleep_until};
 use tracing::debug;
 
 use crate::accept_line;
@@ -47,6 +47,9 @@ const READS_MAX: usize = 4;
 /// Time to write what waits, once the socket closes.
 const FLUSH_WITHIN: Duration = Duration::from_secs(5);
 
+/// Time to write what waits to a game that does not read: it is tried, no more.
+const FLUSH_SLOW_WITHIN: Duration = Duration::from_secs(1);
+
 /// Time for the game to see the end before the socket is gone: closing a socket with unread bytes
 /// would take the last words back.
 const LINGER: Duration = Duration::from_secs(1);
@@ -57,7 +60,7 @@ const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Serves a socket until it ends.
 pub(crate) async fn serve(worker: Rc<Worker>, handed: Handed) {
-    let Handed { stream, transport, welcome } = handed;
+    let Handed { stream, transport, welcome, open: _open } = handed;
     let stream = match (TcpStream::from_std(stream), transport) {
         (Ok(tcp), Transport::Plain) => Stream::Raw(Raw::Plain(tcp)),
         (Ok(tcp), transport) => {
@@ -89,6 +92,8 @@ struct Session {
     deadlines: Deadlines,
     /// Ends when the socket may be read again after lines that came too fast.
     rest: Option<Pin<Box<Sleep>>>,
+    /// Ends when the game has taken nothing of what waits for too long.
+    untaken: Option<Pin<Box<Sleep>>>,
     /// What is charged for all that is kept of lines which are not taken yet.
     kept: Kept,
     /// Its last reads brought much at once: the next may too.
@@ -147,6 +152,7 @@ impl Session {
             at_end: false,
             deadlines: Deadlines::new(Duration::from_secs(shared.limits.sign_in_secs_max)),
             rest: None,
+            untaken: None,
             kept: Kept::default(),
             wide: false,
             _slot: slot,
@@ -177,6 +183,10 @@ impl Session {
 
     fn step_open(&mut self, cx: &mut Context<'_>) -> io::Result<Step> {
         self.take_in(cx)?;
+        // The last line that was taken may have come too fast: somebody must wake us then.
+        if self.socket.rests_until.get().is_some() && !self.rests(cx) {
+            return Ok(Step::Again);
+        }
         self.watch_the_clock();
         if self.worker.draining.get() && self.owes_nothing() {
             let words = "the gateway stops; connect again";
@@ -188,10 +198,15 @@ impl Session {
             self.held = Held::default();
             self.splitter = LineSplitter::new(self.worker.shared.limits.line_bytes_max);
             self.settle_kept();
-            self.deadlines.replace(FLUSH_WITHIN);
+            let slow = self.socket.closing() == Some(Code::SlowReader);
+            self.deadlines.replace(if slow { FLUSH_SLOW_WITHIN } else { FLUSH_WITHIN });
             return Ok(Step::Again);
         }
-        self.write_out(cx)?;
+        if !self.write_out(cx)? && self.is_untaken(cx) {
+            let words = "nothing of what you are sent was read in time (limits.output_secs_max)";
+            self.socket.close(&Refusal::new(Code::SlowReader, words), None);
+            return Ok(Step::Again);
+        }
         let Poll::Ready(due) = self.deadlines.poll(cx) else { return Ok(Step::Wait) };
         self.remind(due);
         Ok(Step::Again)
@@ -464,11 +479,25 @@ impl Session {
         let mut out = self.socket.out().borrow_mut();
         while !out.is_empty() {
             match self.stream.poll_write(cx, out.waiting())? {
-                Poll::Ready(count) => out.advance(count),
+                Poll::Ready(count) => {
+                    out.advance(count);
+                    self.untaken = None; // It took something.
+                }
                 Poll::Pending => return Ok(false),
             }
         }
-        Ok(self.stream.poll_flush(cx)?.is_ready())
+        let all = self.stream.poll_flush(cx)?.is_ready();
+        if all {
+            self.untaken = None;
+        }
+        Ok(all)
+    }
+
+    /// Something waits to be written: whether nothing of it was taken for too long.
+    fn is_untaken(&mut self, cx: &mut Context<'_>) -> bool {
+        let secs = self.worker.shared.limits.output_secs_max;
+        let timer = || Box::pin(sleep(Duration::from_secs(secs)));
+        self.untaken.get_or_insert_with(timer).as_mut().poll(cx).is_ready()
     }
 }
 
