@@ -234,7 +234,7 @@ async fn a_crowd_of_10_000_at_twice_what_the_store_takes_for_5_minutes() {
     let crowd = crowd_at_twice_the_load(Crowd {
         sockets: 10_000,
         lasts: Duration::from_mins(5),
-        store_bytes_s: 1024 * 1024,
+        store_bytes_s: 256 * 1024,
         record_bytes: 400,
         overload: 2.0,
         budget_bytes: 128 * 1024 * 1024,
