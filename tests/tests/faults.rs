@@ -5,11 +5,11 @@
 use std::time::Duration;
 
 use observer_tests::faults::{
-    RETURN_WITHIN, Row, Silence, acknowledgements_are_lost, all_are_killed, broken_broker_link,
-    broken_connections, broker_link_flaps, broker_link_is_a_black_hole, embedded_is_killed,
-    embedded_is_killed_on_every_transport, embedded_is_terminated, gateway_is_killed,
-    log_indexer_is_killed, nats_is_killed, nats_stands_still, rolling_restart, servers_are_gone,
-    sliced_network, soak, start_with_a_backlog, var_store_is_killed,
+    RETURN_WITHIN, Rolling, Row, Silence, acknowledgements_are_lost, all_are_killed,
+    broken_broker_link, broken_connections, broker_link_flaps, broker_link_is_a_black_hole,
+    embedded_is_killed, embedded_is_killed_on_every_transport, embedded_is_terminated,
+    gateway_is_killed, log_indexer_is_killed, nats_is_killed, nats_stands_still, rolling_restart,
+    servers_are_gone, sliced_network, soak, start_with_a_backlog, var_store_is_killed,
 };
 
 #[expect(clippy::print_stdout, reason = "the rows are what this program is run for")]
@@ -110,9 +110,12 @@ async fn slices_of_a_few_bytes() {
 }
 
 #[tokio::test]
+#[expect(clippy::print_stdout, reason = "the figures are what this program is run for")]
 async fn gateways_restarted_in_turn_10_rounds() {
-    let row = rolling_restart(10).await;
+    let Rolling { row, burst_percent } = rolling_restart(10, 100).await;
     told(&row);
+    println!("{burst_percent} % came back in one second");
+    assert!(burst_percent <= 20);
     assert_eq!(row.answered("timeout"), 0, "{:?}", row.answers);
 }
 

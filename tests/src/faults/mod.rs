@@ -39,7 +39,7 @@ pub use soak::{Held, Soak, soak};
 pub use still::{PendingLine, Silence, acknowledgement_pending_at_the_end, nats_stands_still};
 #[cfg(target_os = "linux")]
 pub use still::{Storm, acknowledgements_time_out};
-pub use stopped::{half_a_line_at_the_end, rolling_restart};
+pub use stopped::{Rolling, half_a_line_at_the_end, rolling_restart};
 
 use values::Values;
 
@@ -111,11 +111,23 @@ struct Load {
 }
 
 impl Load {
-    /// Starts, and returns once every device is served.
+    /// Starts eight devices, and returns once every one is served.
     async fn start<T: Clone + Into<Target>>(api: &Api, addresses: &[T]) -> Self {
+        Self::start_with(api, addresses, 8).await
+    }
+
+    /// As [`Load::start`], with as many lines a second from another number of devices.
+    async fn start_with<T: Clone + Into<Target>>(
+        api: &Api,
+        addresses: &[T],
+        devices: usize,
+    ) -> Self {
         let projects = [Project::new(&api.new_key().await), Project::new(&api.new_key().await)];
         let addresses = Addresses::new(addresses);
-        let fleet = Fleet::start(&FleetOptions::new(&projects), &addresses);
+        let mut options = FleetOptions::new(&projects);
+        options.pace = options.pace.map(|pace| pace * u32_of(devices) / u32_of(options.devices));
+        options.devices = devices;
+        let fleet = Fleet::start(&options, &addresses);
         fleet.full_service(Instant::now(), SERVED_WITHIN).await;
         Self { fleet, addresses, full_service: Duration::ZERO }
     }
@@ -187,6 +199,10 @@ const QUIET_SMALL: Duration = Duration::from_millis(500);
 /// The same at full size: longer than a broker waits before it gives an event away again, which would
 /// show duplicates that come late.
 const QUIET_FULL: Duration = Duration::from_secs(20);
+
+fn u32_of(devices: usize) -> u32 {
+    u32::try_from(devices).expect("a machine holds fewer devices")
+}
 
 fn answers(kept: &[Kept]) -> BTreeMap<String, u64> {
     let mut answers = BTreeMap::new();
