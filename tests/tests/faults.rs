@@ -167,3 +167,22 @@ async fn soak_of_15_minutes() {
         assert!(rss < 1.05 && files < 1.05, "{held:?}");
     }
 }
+
+/// Needs root, for mounts.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn power_of_a_broker_that_syncs_cut_20_times() {
+    use observer_tests::faults::{Syncs, power_of_the_broker_is_cut};
+    told(&power_of_the_broker_is_cut(20, Syncs::Always).await);
+}
+
+/// Needs root, for mounts. The test above could fail.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+#[expect(clippy::print_stdout, reason = "the figures are what this program is run for")]
+async fn power_of_a_broker_that_does_not_sync_cut_3_times() {
+    use observer_tests::faults::{Syncs, power_of_the_broker_is_cut};
+    let row = power_of_the_broker_is_cut(3, Syncs::Seldom).await;
+    println!("{row}");
+    assert!(!row.verdict.lost.is_empty());
+}

@@ -2,6 +2,8 @@
 //! a row of the table in `docs/reliability.md`. Small, they are ordinary tests; at full size they are
 //! `make test-faults`.
 
+#[cfg(target_os = "linux")]
+mod broker_power;
 mod gone;
 mod killed;
 mod link;
@@ -24,6 +26,8 @@ use crate::http::Api;
 use crate::laws::{Counts, Verdict, judge, read_until_stable};
 use crate::process::Process;
 
+#[cfg(target_os = "linux")]
+pub use broker_power::{Syncs, power_of_the_broker_is_cut};
 pub use gone::{RETURN_WITHIN, embedded_is_terminated, servers_are_gone, start_with_a_backlog};
 pub use killed::{
     all_are_killed, embedded_is_killed, embedded_is_killed_on_every_transport, gateway_is_killed,
