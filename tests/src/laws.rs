@@ -123,10 +123,19 @@ fn place<'k>(
 /// changed for `quiet`, or until it is certain that records are lost.
 pub async fn read_until_stable(api: &Api, kept: &[Kept], quiet: Duration) -> Found {
     let keys: BTreeSet<&str> = kept.iter().map(|kept| kept.key.as_str()).collect();
+    until_stable(kept, quiet, async || read(api, &keys).await).await
+}
+
+/// As [`read_until_stable`], by another way to read; `None` when that failed.
+pub async fn until_stable(
+    kept: &[Kept],
+    quiet: Duration,
+    read: impl AsyncFn() -> Option<Found>,
+) -> Found {
     let until = Instant::now() + FOUND_WITHIN + quiet;
     let (mut last, mut since) = (Found::new(), Instant::now());
     loop {
-        if let Some(found) = read(api, &keys).await {
+        if let Some(found) = read().await {
             if found != last {
                 (last, since) = (found, Instant::now());
             }

@@ -15,6 +15,8 @@ pub mod powercut;
 pub mod process;
 pub mod servers;
 pub mod stack;
+#[cfg(target_os = "linux")]
+pub mod usage;
 pub mod wait;
 pub mod ws;
 

@@ -4,12 +4,20 @@
 
 use std::time::Duration;
 
+#[path = "it/faults/midnight.rs"]
+mod midnight;
+#[path = "it/faults/poison.rs"]
+mod poison;
+#[path = "it/faults/published.rs"]
+mod published;
+
 use observer_tests::faults::{
-    RETURN_WITHIN, Rolling, Row, Silence, acknowledgements_are_lost, all_are_killed,
+    Hangs, Outage, RETURN_WITHIN, Rolling, Row, Silence, acknowledgements_are_lost, all_are_killed,
     broken_broker_link, broken_connections, broker_link_flaps, broker_link_is_a_black_hole,
-    embedded_is_killed, embedded_is_killed_on_every_transport, embedded_is_terminated,
-    gateway_is_killed, log_indexer_is_killed, nats_is_killed, nats_stands_still, rolling_restart,
-    servers_are_gone, sliced_network, soak, start_with_a_backlog, var_store_is_killed,
+    elasticsearch_is_away, embedded_is_killed, embedded_is_killed_on_every_transport,
+    embedded_is_terminated, gateway_is_killed, half_of_the_items_are_refused,
+    log_indexer_is_killed, nats_is_killed, nats_stands_still, rolling_restart, servers_are_gone,
+    sliced_network, soak, start_with_a_backlog, unbelievable_answers, var_store_is_killed,
 };
 
 #[expect(clippy::print_stdout, reason = "the rows are what this program is run for")]
@@ -131,6 +139,53 @@ async fn each_server_and_all_of_them_gone_5_times() {
     assert!(row.full_service < RETURN_WITHIN, "{:?}", row.full_service);
 }
 
+#[expect(clippy::print_stdout, reason = "the rows are what this program is run for")]
+async fn away(outage: Outage) {
+    let drained = elasticsearch_is_away(outage, Duration::from_mins(1)).await;
+    println!("{drained}");
+    told(&drained.row);
+    assert!(3.0 <= drained.ratio(), "{drained}");
+}
+
+#[tokio::test]
+async fn elasticsearch_stopped_for_a_minute() {
+    away(Outage::Stopped).await;
+}
+
+#[tokio::test]
+async fn elasticsearch_hung_for_a_minute() {
+    away(Outage::Hung).await;
+}
+
+#[tokio::test]
+async fn elasticsearch_with_a_full_disk_for_a_minute() {
+    away(Outage::DiskFull).await;
+}
+
+#[tokio::test]
+async fn half_of_the_items_refused_in_20_storms() {
+    told(&half_of_the_items_are_refused(20).await);
+}
+
+#[tokio::test]
+async fn answers_that_cannot_be_believed_10_times() {
+    told(&unbelievable_answers(10, Hangs::Too).await);
+}
+
+#[tokio::test]
+#[expect(clippy::print_stdout, reason = "the figures are what this program is run for")]
+async fn poison_beside_good_records_in_50_rounds() {
+    println!("{}", poison::poison_beside_good_records(50).await);
+}
+
+#[tokio::test]
+#[expect(clippy::print_stdout, reason = "the figures are what this program is run for")]
+async fn sent_again_over_midnight_with_5_kills() {
+    let midnight = midnight::sent_again_over_midnight(10_000, 5).await;
+    println!("{midnight}");
+    assert_eq!((midnight.lost, midnight.duplicates), (0, 0), "{midnight}");
+}
+
 #[tokio::test]
 #[expect(clippy::print_stdout, reason = "the figures are what this program is run for")]
 async fn start_with_100_000_records_waiting() {
@@ -168,21 +223,40 @@ async fn soak_of_15_minutes() {
     }
 }
 
-/// Needs root, for mounts.
 #[cfg(target_os = "linux")]
-#[tokio::test]
-async fn power_of_a_broker_that_syncs_cut_20_times() {
-    use observer_tests::faults::{Syncs, power_of_the_broker_is_cut};
-    told(&power_of_the_broker_is_cut(20, Syncs::Always).await);
-}
+mod abuse {
+    use observer_tests::faults::{
+        Abuse, files_run_out, game_does_not_read, noisy_neighbour, slowloris, viewer_does_not_read,
+    };
 
-/// Needs root, for mounts. The test above could fail.
-#[cfg(target_os = "linux")]
-#[tokio::test]
-#[expect(clippy::print_stdout, reason = "the figures are what this program is run for")]
-async fn power_of_a_broker_that_does_not_sync_cut_3_times() {
-    use observer_tests::faults::{Syncs, power_of_the_broker_is_cut};
-    let row = power_of_the_broker_is_cut(3, Syncs::Seldom).await;
-    println!("{row}");
-    assert!(!row.verdict.lost.is_empty());
+    #[expect(clippy::print_stdout, reason = "the rows are what this program is run for")]
+    fn told(row: &Abuse) {
+        println!("{row}");
+        row.must_hold();
+    }
+
+    #[tokio::test]
+    async fn a_gateway_with_64_files_and_twice_as_many_games() {
+        told(&files_run_out(64).await);
+    }
+
+    #[tokio::test]
+    async fn slow_sockets_5000() {
+        told(&slowloris(5_000).await);
+    }
+
+    #[tokio::test]
+    async fn a_game_that_does_not_read() {
+        told(&game_does_not_read().await);
+    }
+
+    #[tokio::test]
+    async fn a_viewer_that_does_not_read() {
+        told(&viewer_does_not_read().await);
+    }
+
+    #[tokio::test]
+    async fn a_noisy_neighbour_in_5_rounds() {
+        told(&noisy_neighbour(5, 100).await);
+    }
 }

@@ -9,7 +9,7 @@ use observer_bus::{BusConfig, PAYLOAD_BYTES_MAX};
 use observer_chassis::{
     AdminConfig, ConfigArgs, InvalidConfig, LogConfig, Readiness, SECTIONS, Settings,
     ShutdownConfig, bind, check_config, connect_patiently, dotted_flags, exit_code, load_config,
-    serve_admin, shutdown_on_signals, start_telemetry,
+    raise_files_max, serve_admin, shutdown_on_signals, start_telemetry,
 };
 use observer_gateway::{GatewayConfig, Listeners, Ports};
 use observer_wire::Limits;
@@ -75,6 +75,7 @@ async fn run(cli: &Cli) -> anyhow::Result<()> {
         return Ok(check_config::<Config>(SECTIONS, &cli.config)?);
     }
     let config: Config = load_config(SECTIONS, &cli.config)?;
+    raise_files_max();
     let telemetry = start_telemetry("gateway", &config.log)?;
     let shutdown = shutdown_on_signals(config.shutdown.grace())?;
     let (profile, promise) = config.bus.delivery();

@@ -88,6 +88,8 @@ pub(crate) struct Numbers {
     pub(crate) accept_failed: Counter,
     /// Connections that came too soon after others of their address.
     pub(crate) address_connects_refused: Counter,
+    /// Connections for which too few files may be open.
+    pub(crate) connects_without_file: Counter,
     /// Sign-ins that came too soon after others with their key.
     pub(crate) key_connects_refused: Counter,
     /// Sign-ins and ends of sockets that could not be told.
@@ -122,6 +124,7 @@ impl Numbers {
             messages: counter!("observer_messages_published_total"),
             accept_failed: counter!("observer_accept_failed_total"),
             address_connects_refused: counter!("observer_connects_refused_total", "by" => "address"),
+            connects_without_file: counter!("observer_connects_refused_total", "by" => "files"),
             key_connects_refused: counter!("observer_connects_refused_total", "by" => "key"),
             presence_lost: counter!("observer_presence_lost_total"),
             publish_seconds: histogram!("observer_publish_seconds"),
@@ -233,7 +236,8 @@ fn describe() {
     describe_counter!("observer_accept_failed_total", "Accepts that the system refused.");
     describe_counter!(
         "observer_connects_refused_total",
-        "Connections and sign-ins that came faster than their address or key may."
+        "Connections and sign-ins that came faster than their address or key may, and connections for \
+         which the system lets too few files be open."
     );
     describe_counter!(
         "observer_presence_lost_total",

@@ -18,7 +18,7 @@ use observer_wire::line::LineSplitter;
 use observer_wire::{Code, Refusal};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::{Sleep, sleep, sleep_until};
 use tracing::debug;
 
 use crate::accept_line;
@@ -39,13 +39,16 @@ const READS_MAX: usize = 4;
 /// Time to write what waits, once the socket closes.
 const FLUSH_WITHIN: Duration = Duration::from_secs(5);
 
+/// Time to write what waits to a game that does not read: it is tried, no more.
+const FLUSH_SLOW_WITHIN: Duration = Duration::from_secs(1);
+
 /// Time for the game to see the end before the socket is gone: closing a socket with unread bytes
 /// would take the last words back.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Serves a socket until it ends.
 pub(crate) async fn serve(worker: Rc<Worker>, handed: Handed) {
-    let Handed { stream, transport, welcome } = handed;
+    let Handed { stream, transport, welcome, open: _open } = handed;
     let stream = match (TcpStream::from_std(stream), transport) {
         (Ok(tcp), Transport::Plain) => Stream::Raw(Raw::Plain(tcp)),
         (Ok(tcp), transport) => {
@@ -75,6 +78,8 @@ struct Session {
     deadlines: Deadlines,
     /// Ends when the socket may be read again after lines that came too fast.
     rest: Option<Pin<Box<Sleep>>>,
+    /// Ends when the game has taken nothing of what waits for too long.
+    untaken: Option<Pin<Box<Sleep>>>,
     /// Bytes that are counted as waiting though they are no lines yet.
     unparsed_bytes: usize,
     _slot: Option<Slot<Address>>,
@@ -130,6 +135,7 @@ impl Session {
             at_end: false,
             deadlines: Deadlines::new(Duration::from_secs(shared.limits.sign_in_secs_max)),
             rest: None,
+            untaken: None,
             unparsed_bytes: 0,
             _slot: slot,
             _refused: refused,
@@ -159,6 +165,10 @@ impl Session {
 
     fn step_open(&mut self, cx: &mut Context<'_>) -> io::Result<Step> {
         self.take_in(cx)?;
+        // The last line that was taken may have come too fast: somebody must wake us then.
+        if self.socket.rests_until.get().is_some() && !self.rests(cx) {
+            return Ok(Step::Again);
+        }
         self.watch_the_clock();
         if self.worker.draining.get() && self.owes_nothing() {
             let words = "the gateway stops; connect again";
@@ -169,10 +179,15 @@ impl Session {
             self.phase = Phase::Flushing;
             self.held = Held::default();
             self.count_unparsed();
-            self.deadlines.replace(FLUSH_WITHIN);
+            let slow = self.socket.closing() == Some(Code::SlowReader);
+            self.deadlines.replace(if slow { FLUSH_SLOW_WITHIN } else { FLUSH_WITHIN });
             return Ok(Step::Again);
         }
-        self.write_out(cx)?;
+        if !self.write_out(cx)? && self.is_untaken(cx) {
+            let words = "nothing of what you are sent was read in time (limits.output_secs_max)";
+            self.socket.close(&Refusal::new(Code::SlowReader, words), None);
+            return Ok(Step::Again);
+        }
         let Poll::Ready(due) = self.deadlines.poll(cx) else { return Ok(Step::Wait) };
         self.remind(due);
         Ok(Step::Again)
@@ -395,11 +410,25 @@ impl Session {
         let mut out = self.socket.out().borrow_mut();
         while !out.is_empty() {
             match self.stream.poll_write(cx, out.waiting())? {
-                Poll::Ready(count) => out.advance(count),
+                Poll::Ready(count) => {
+                    out.advance(count);
+                    self.untaken = None; // It took something.
+                }
                 Poll::Pending => return Ok(false),
             }
         }
-        Ok(self.stream.poll_flush(cx)?.is_ready())
+        let all = self.stream.poll_flush(cx)?.is_ready();
+        if all {
+            self.untaken = None;
+        }
+        Ok(all)
+    }
+
+    /// Something waits to be written: whether nothing of it was taken for too long.
+    fn is_untaken(&mut self, cx: &mut Context<'_>) -> bool {
+        let secs = self.worker.shared.limits.output_secs_max;
+        let timer = || Box::pin(sleep(Duration::from_secs(secs)));
+        self.untaken.get_or_insert_with(timer).as_mut().poll(cx).is_ready()
     }
 }
 

@@ -35,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) gaps: Gaps,
     pub(crate) keys: Keys,
     pub(crate) key_slots: Arc<Slots<ApiKey>>,
+    /// Connections that are open, in all stages.
+    pub(crate) open_sockets: Arc<Slots<()>>,
     pub(crate) address_slots: Arc<Slots<Address>>,
     pub(crate) rates: Rates,
     pub(crate) refused_sockets: Arc<Semaphore>,
@@ -70,6 +72,7 @@ impl Shared {
             gaps: Gaps::default(),
             keys: Keys::new(Arc::clone(&bus), Arc::clone(&numbers)),
             key_slots: Slots::new(limits.key_sockets_max),
+            open_sockets: Slots::new(usize::MAX),
             address_slots: Slots::new(limits.address_sockets_max),
             rates: Rates::new(&limits),
             handshakes: Handshakes::new(limits.handshakes_max),

@@ -26,9 +26,14 @@ impl<K: Copy + Eq + Hash> Slots<K> {
 
     /// Takes a slot, or `None` when the owner has as many as it may.
     pub(crate) fn take(self: &Arc<Self>, owner: K) -> Option<Slot<K>> {
+        self.take_below(self.max, owner)
+    }
+
+    /// As [`Slots::take`], with a bound that may be another each time.
+    pub(crate) fn take_below(self: &Arc<Self>, max: usize, owner: K) -> Option<Slot<K>> {
         let mut taken = self.lock();
         let count = taken.entry(owner).or_default();
-        if self.max <= *count {
+        if max <= *count {
             return None;
         }
         *count += 1;

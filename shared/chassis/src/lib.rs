@@ -19,6 +19,7 @@ pub mod backoff;
 pub mod clock;
 pub mod config;
 pub mod exit;
+pub mod files;
 pub mod listen;
 pub mod process;
 pub mod shutdown;
@@ -39,6 +40,7 @@ pub use config::{
     load_config,
 };
 pub use exit::{WrongUsage, exit_code};
+pub use files::{files_max, raise_files_max};
 pub use listen::{ListenError, bind};
 pub use process::{
     AdminConfig, SECTIONS, ShutdownConfig, connect_patiently, keep_checking, reason,

@@ -46,6 +46,9 @@ pub struct Limits {
     pub unsettled_lines_max: usize,
     /// Bytes that wait to be written to one socket. Past it the socket closes (`slow_reader`).
     pub output_bytes_max: usize,
+    /// Time in which a game must take something of what waits to be written to it, in seconds. Past it
+    /// the socket closes (`slow_reader`): the kernel's own buffers are full before anything waits here.
+    pub output_secs_max: u64,
     /// Sockets at once from one address. Loopback too: raise it for load tests.
     pub address_sockets_max: usize,
     /// Sockets at once of one key, on one gateway. Raise it for load tests.
@@ -95,6 +98,7 @@ impl Default for Limits {
             started_line_secs_max: 30,
             unsettled_lines_max: 32,
             output_bytes_max: 1024 * 1024,
+            output_secs_max: 8,
             address_sockets_max: 200,
             key_sockets_max: 2_000,
             key_lines_s_max: 500_000,

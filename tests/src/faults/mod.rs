@@ -2,14 +2,24 @@
 //! a row of the table in `docs/reliability.md`. Small, they are ordinary tests; at full size they are
 //! `make test-faults`.
 
+mod abuse;
+mod answers;
 #[cfg(target_os = "linux")]
 mod broker_power;
+#[cfg(target_os = "linux")]
+mod files;
 mod gone;
 mod killed;
 mod link;
 mod network;
+mod noisy;
+mod outage;
 #[cfg(target_os = "linux")]
 mod power;
+#[cfg(target_os = "linux")]
+mod slow_readers;
+#[cfg(target_os = "linux")]
+mod slowloris;
 mod soak;
 mod still;
 mod stopped;
@@ -23,11 +33,15 @@ use tokio::time::{Instant, sleep};
 
 use crate::device::{Addresses, Fleet, FleetOptions, Kept, Project, Target, below};
 use crate::http::Api;
-use crate::laws::{Counts, Verdict, judge, read_until_stable};
+use crate::laws::{Counts, Found, Verdict, judge, read_until_stable, until_stable};
 use crate::process::Process;
 
+pub use abuse::{Abuse, Figure};
+pub use answers::{Hangs, half_of_the_items_are_refused, unbelievable_answers};
 #[cfg(target_os = "linux")]
 pub use broker_power::{Syncs, power_of_the_broker_is_cut};
+#[cfg(target_os = "linux")]
+pub use files::files_run_out;
 pub use gone::{RETURN_WITHIN, embedded_is_terminated, servers_are_gone, start_with_a_backlog};
 pub use killed::{
     all_are_killed, embedded_is_killed, embedded_is_killed_on_every_transport, gateway_is_killed,
@@ -37,8 +51,14 @@ pub use link::{
     acknowledgements_are_lost, broken_broker_link, broker_link_flaps, broker_link_is_a_black_hole,
 };
 pub use network::{broken_connections, sliced_network};
+pub use noisy::noisy_neighbour;
+pub use outage::{Drained, Outage, elasticsearch_is_away};
 #[cfg(target_os = "linux")]
 pub use power::{Cuts, power_is_cut, power_is_cut_on_a_lying_disk};
+#[cfg(target_os = "linux")]
+pub use slow_readers::{game_does_not_read, viewer_does_not_read};
+#[cfg(target_os = "linux")]
+pub use slowloris::slowloris;
 pub use soak::{Held, Soak, soak};
 pub use still::{PendingLine, Silence, acknowledgement_pending_at_the_end, nats_stands_still};
 #[cfg(target_os = "linux")]
@@ -87,6 +107,19 @@ impl Row {
         }
     }
 
+    /// What these processes counted, all of which lived, once it adds up.
+    async fn counted(self, processes: &mut [&mut Process]) -> Self {
+        let until = Instant::now() + COUNTED_WITHIN;
+        loop {
+            let counts = Counts::of(processes).await;
+            if counts.add_up() {
+                return Self { counts: Some(counts), ..self };
+            }
+            assert!(Instant::now() < until, "{}: {counts:?}", self.name);
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
     /// How often devices were answered so.
     #[must_use]
     pub fn answered(&self, answer: &str) -> u64 {
@@ -117,20 +150,19 @@ struct Load {
 impl Load {
     /// Starts eight devices, and returns once every one is served.
     async fn start<T: Clone + Into<Target>>(api: &Api, addresses: &[T]) -> Self {
-        Self::start_with(api, addresses, 8).await
+        Self::start_with(api, addresses, |_| {}).await
     }
 
-    /// As [`Load::start`], with as many lines a second from another number of devices.
+    /// As [`Load::start`], with devices that differ from the usual ones.
     async fn start_with<T: Clone + Into<Target>>(
         api: &Api,
         addresses: &[T],
-        devices: usize,
+        change: impl FnOnce(&mut FleetOptions),
     ) -> Self {
         let projects = [Project::new(&api.new_key().await), Project::new(&api.new_key().await)];
         let addresses = Addresses::new(addresses);
         let mut options = FleetOptions::new(&projects);
-        options.pace = options.pace.map(|pace| pace * u32_of(devices) / u32_of(options.devices));
-        options.devices = devices;
+        change(&mut options);
         let fleet = Fleet::start(&options, &addresses);
         fleet.full_service(Instant::now(), SERVED_WITHIN).await;
         Self { fleet, addresses, full_service: Duration::ZERO }
@@ -150,16 +182,7 @@ impl Load {
         processes: &mut [&mut Process],
     ) -> Row {
         let row = self.judge(name, cycles, api).await;
-        let until = Instant::now() + COUNTED_WITHIN;
-        let counts = loop {
-            let counts = Counts::of(processes).await;
-            if counts.add_up() {
-                break counts;
-            }
-            assert!(Instant::now() < until, "{name}: {counts:?}");
-            sleep(LOOK_EVERY).await;
-        };
-        Row { counts: Some(counts), ..row }
+        row.counted(processes).await
     }
 
     /// As [`Load::judge`], with the variables; what is wrong with them counts as lost.
@@ -174,17 +197,40 @@ impl Load {
     /// Waits for every answer, and compares with what is stored.
     async fn judge(self, name: &'static str, cycles: usize, api: &Api) -> Row {
         let kept = self.fleet.settle(SETTLED_WITHIN).await;
-        let quiet = if cycles < FULL_CYCLES_MIN { QUIET_SMALL } else { QUIET_FULL };
-        let found = read_until_stable(api, &kept, quiet).await;
-        Row {
-            name,
-            cycles,
-            verdict: judge(&kept, &found),
-            answers: answers(&kept),
-            counts: None,
-            full_service: self.full_service,
-            slowest_answer: kept.iter().map(|kept| kept.slowest_answer).max().unwrap_or_default(),
-        }
+        let found = read_until_stable(api, &kept, quiet(cycles)).await;
+        row((name, cycles), &kept, &found, self.full_service)
+    }
+
+    /// As [`Load::judge`], with a store that is read in another way.
+    async fn judge_by(
+        self,
+        (name, cycles): (&'static str, usize),
+        read: impl AsyncFn() -> Option<Found>,
+    ) -> Row {
+        let kept = self.fleet.settle(SETTLED_WITHIN).await;
+        let found = until_stable(&kept, quiet(cycles), read).await;
+        row((name, cycles), &kept, &found, self.full_service)
+    }
+}
+
+fn quiet(cycles: usize) -> Duration {
+    if cycles < FULL_CYCLES_MIN { QUIET_SMALL } else { QUIET_FULL }
+}
+
+fn row(
+    (name, cycles): (&'static str, usize),
+    kept: &[Kept],
+    found: &Found,
+    full_service: Duration,
+) -> Row {
+    Row {
+        name,
+        cycles,
+        verdict: judge(kept, found),
+        answers: answers(kept),
+        counts: None,
+        full_service,
+        slowest_answer: kept.iter().map(|kept| kept.slowest_answer).max().unwrap_or_default(),
     }
 }
 
@@ -204,10 +250,6 @@ const QUIET_SMALL: Duration = Duration::from_millis(500);
 /// show duplicates that come late.
 const QUIET_FULL: Duration = Duration::from_secs(20);
 
-fn u32_of(devices: usize) -> u32 {
-    u32::try_from(devices).expect("a machine holds fewer devices")
-}
-
 fn answers(kept: &[Kept]) -> BTreeMap<String, u64> {
     let mut answers = BTreeMap::new();
     for (answer, count) in kept.iter().flat_map(|kept| &kept.answers) {
@@ -226,7 +268,7 @@ async fn random_moment(bound: Duration) {
 mod tests {
     use super::*;
 
-    fn row(verdict: Verdict) -> Row {
+    fn row_of(verdict: Verdict) -> Row {
         let (answers, full_service) = (BTreeMap::new(), Duration::from_millis(1250));
         let slowest_answer = Duration::from_millis(20);
         let (name, counts) = ("T00 a fault", None);
@@ -235,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_row_is_a_line_of_the_table() {
-        let row = row(Verdict { acknowledged: 8, stored: 10, ..Verdict::default() });
+        let row = row_of(Verdict { acknowledged: 8, stored: 10, ..Verdict::default() });
         row.must_hold();
         assert_eq!(row.to_string(), "| T00 a fault | 3 | 8 | 10 | 0 | 0 | 1.2 |");
     }
@@ -244,19 +286,19 @@ mod tests {
     #[should_panic(expected = "lost: [\"x\"]")]
     fn a_row_with_a_lost_record_fails() {
         let lost = vec!["x".to_owned()];
-        row(Verdict { acknowledged: 8, lost, ..Verdict::default() }).must_hold();
+        row_of(Verdict { acknowledged: 8, lost, ..Verdict::default() }).must_hold();
     }
 
     #[test]
     #[should_panic(expected = "nothing was acknowledged")]
     fn a_row_in_which_nothing_happened_fails() {
-        row(Verdict::default()).must_hold();
+        row_of(Verdict::default()).must_hold();
     }
 
     #[test]
     #[should_panic(expected = "accepted: 1")]
     fn a_row_with_more_records_than_were_accepted_fails() {
         let counts = Some(Counts { accepted: 1, stored: 2, ..Counts::default() });
-        Row { counts, ..row(Verdict { acknowledged: 1, ..Verdict::default() }) }.must_hold();
+        Row { counts, ..row_of(Verdict { acknowledged: 1, ..Verdict::default() }) }.must_hold();
     }
 }

@@ -8,11 +8,15 @@ use tokio::time::Instant;
 use super::killed::{gateway_addresses, small_cluster};
 use super::{Load, Row};
 use crate::child::Signal;
+use crate::device::FleetOptions;
 use crate::game::{Game, LINE_WITHIN, to_base64};
 use crate::stack::Embedded;
 
 /// Time for a process to end: more than its own grace.
 pub(super) const ENDS_WITHIN: Duration = Duration::from_secs(40);
+
+/// Pause between two lines of all devices of a rolling restart.
+const LINE_EVERY: Duration = Duration::from_millis(10);
 
 /// What a rolling restart did.
 #[derive(Clone, Debug)]
@@ -32,7 +36,11 @@ pub async fn rolling_restart(rounds: usize, devices: usize) -> Rolling {
     let mut cluster = small_cluster().await;
     let api = cluster.api().await;
     let addresses = gateway_addresses(&mut cluster).await;
-    let mut load = Load::start_with(&api, &addresses, devices).await;
+    let many = |options: &mut FleetOptions| {
+        options.devices = devices;
+        options.pace = Some(LINE_EVERY * u32::try_from(devices).expect("a machine holds fewer"));
+    };
+    let mut load = Load::start_with(&api, &addresses, many).await;
     let mut burst_percent = 0;
     for _ in 0..rounds {
         for number in 0..cluster.gateways.len() {

@@ -3,13 +3,17 @@
 use std::time::Duration;
 
 use observer_tests::faults::{
-    acknowledgement_pending_at_the_end, acknowledgements_are_lost, all_are_killed,
+    Hangs, acknowledgement_pending_at_the_end, acknowledgements_are_lost, all_are_killed,
     broken_broker_link, broken_connections, broker_link_flaps, broker_link_is_a_black_hole,
     embedded_is_killed, embedded_is_killed_on_every_transport, embedded_is_terminated,
-    gateway_is_killed, half_a_line_at_the_end, log_indexer_is_killed, nats_is_killed,
-    nats_stands_still, rolling_restart, servers_are_gone, sliced_network, soak,
-    start_with_a_backlog, var_store_is_killed,
+    gateway_is_killed, half_a_line_at_the_end, half_of_the_items_are_refused,
+    log_indexer_is_killed, nats_is_killed, nats_stands_still, rolling_restart, servers_are_gone,
+    sliced_network, soak, start_with_a_backlog, unbelievable_answers, var_store_is_killed,
 };
+
+mod midnight;
+mod poison;
+mod published;
 
 #[tokio::test]
 async fn nothing_acknowledged_is_lost_when_the_embedded_form_is_killed() {
@@ -156,6 +160,28 @@ async fn games_that_come_and_go_leave_nothing_behind() {
 #[tokio::test]
 async fn servers_may_go_and_come_back_at_any_time_also_at_the_start() {
     servers_are_gone(1).await.must_hold();
+}
+
+#[tokio::test]
+async fn only_refused_items_are_sent_again_when_elasticsearch_asks_for_less() {
+    half_of_the_items_are_refused(1).await.must_hold();
+}
+
+#[tokio::test]
+async fn nothing_is_lost_or_stored_twice_by_answers_that_cannot_be_believed() {
+    unbelievable_answers(1, Hangs::Not).await.must_hold();
+}
+
+#[tokio::test]
+async fn poison_costs_no_neighbour_and_is_stored_or_buried_with_its_reason() {
+    let told = poison::poison_beside_good_records(1).await;
+    assert!(0 < told.buried, "{told}");
+}
+
+#[tokio::test]
+async fn a_line_that_was_sent_again_over_midnight_is_stored_once() {
+    let told = midnight::sent_again_over_midnight(60, 0).await;
+    assert_eq!((told.stored, told.lost, told.duplicates), (600, 0, 0), "{told}");
 }
 
 #[tokio::test]

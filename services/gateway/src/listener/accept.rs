@@ -2,12 +2,13 @@
 //! not end the gateway, and too many open files pass.
 
 use std::future::{Future, pending};
-use std::io;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use observer_wire::{Code, Refusal};
+use observer_chassis::files_max;
+use observer_wire::{Code, Refusal, answer};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
@@ -22,6 +23,10 @@ use crate::worker::Workers;
 
 /// Pause after a failed accept; the usual cause, too many open files, needs time to pass.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Files that are left to all but games' sockets: the bus, probes of the admin port, stores of the
+/// embedded form. Where the system allows so few that this would be most, a half is.
+const FILES_KEPT: usize = 128;
 
 /// Silence after which the system asks whether the other end still exists. A signed-in game may be
 /// silent for hours, and its network may forget it in minutes.
@@ -46,6 +51,8 @@ pub(crate) struct Handed {
     pub(crate) stream: std::net::TcpStream,
     pub(crate) transport: Transport,
     pub(crate) welcome: Welcome,
+    /// It is one of the connections that are open.
+    pub(crate) open: Slot<()>,
 }
 
 /// What a connection is given. Either is given back when the socket ends.
@@ -98,8 +105,8 @@ async fn accept_all(
 ) {
     loop {
         let (stream, peer) = accept(&listener, shared).await;
-        let Some((stream, welcome)) = prepare(stream, peer, transport, shared) else { continue };
-        if workers.hand(Handed { stream, transport, welcome }).await.is_err() {
+        let Some(handed) = prepare(stream, peer, transport, shared) else { continue };
+        if workers.hand(handed).await.is_err() {
             return;
         }
     }
@@ -128,15 +135,43 @@ fn prepare(
     peer: SocketAddr,
     transport: Transport,
     shared: &Shared,
-) -> Option<(std::net::TcpStream, Welcome)> {
+) -> Option<Handed> {
+    let Some(open) = take_file(shared) else {
+        shared.numbers.connects_without_file.increment(1);
+        dismiss(stream, transport);
+        return None;
+    };
     let welcome = welcome(peer.ip().into(), transport, shared)?;
     match set_up(stream) {
-        Ok(stream) => Some((stream, welcome)),
+        Ok(stream) => Some(Handed { stream, transport, welcome, open }),
         Err(error) => {
             debug!(%error, "socket was gone before it was served");
             None
         }
     }
+}
+
+/// Says why, where that is one try, and closes: there is no file to wait with.
+fn dismiss(stream: TcpStream, transport: Transport) {
+    if transport != Transport::Plain {
+        return;
+    }
+    let words = "the gateway has as many sockets as the system lets it have";
+    let refusal = Refusal::new(Code::TooManySockets, words);
+    let mut line = Vec::new();
+    answer::write_error(&mut line, &refusal, None, None);
+    let written = stream.into_std().and_then(|mut stream| stream.write(&line));
+    debug!(?written, "connection was closed at once: too few files may be open");
+}
+
+/// Takes one of the files that games may have open; none when too few would be left.
+///
+/// Accepting until the system has none would close the admin port too, and everything else that
+/// must open something to go on.
+fn take_file(shared: &Shared) -> Option<Slot<()>> {
+    let max = files_max();
+    let sockets_max = max - FILES_KEPT.min(max / 2);
+    shared.open_sockets.take_below(sockets_max, ())
 }
 
 /// What a connection from `address` is given; `None` when it is closed at once.

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use observer_bus::{PublishError, Stream};
 use observer_wire::Limits;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-use crate::game::{Game, base64};
+use crate::game::{Game, WITHIN, base64};
 use crate::rig::{KEY, OTHER_KEY, Rig, eventually};
+use crate::transport::Transport;
 
 #[tokio::test]
 async fn ok_is_said_only_after_the_publish_returned() {
@@ -206,5 +207,34 @@ async fn while_the_bus_is_behind_sockets_are_not_read_and_then_all_lines_are_ans
         sent.unwrap();
     }
     assert_eq!(rig.bus.lines(Stream::Logs).len(), GAMES * LINES);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_game_that_takes_nothing_of_what_waits_is_closed_in_time() {
+    // More than the kernel's buffers hold, and less than may wait.
+    const FLOOD_BYTES: usize = 24 * 1024 * 1024;
+    let limits =
+        Limits { output_bytes_max: 2 * FLOOD_BYTES, output_secs_max: 1, ..Limits::default() };
+    let rig = Rig::with_limits(limits).await;
+    let echo = format!("p:{}\n", "x".repeat(64 * 1024));
+    // The kit's WebSockets read by themselves, so they would never be slow.
+    for transport in [Transport::Plain, Transport::Tls] {
+        let mut game = rig.target(transport).sign_in(KEY).await;
+        let flood = async {
+            use tokio::io::AsyncWriteExt as _;
+            for _ in 0..FLOOD_BYTES / echo.len() {
+                if game.socket.write_all(echo.as_bytes()).await.is_err() {
+                    return;
+                }
+            }
+            while game.socket.write_all(b"p:1\n").await.is_ok() {
+                sleep(Duration::from_millis(10)).await; // Until it is closed.
+            }
+        };
+        assert!(timeout(2 * WITHIN, flood).await.is_ok(), "{transport:?} is closed");
+        let mut other = rig.target(transport).sign_in(OTHER_KEY).await;
+        other.hears_nothing_more().await;
+    }
     rig.stop().await;
 }

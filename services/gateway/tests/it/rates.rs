@@ -70,6 +70,31 @@ async fn a_socket_over_its_rate_is_not_read_until_its_next_line_may_come() {
 }
 
 #[tokio::test]
+async fn every_line_is_answered_however_many_sockets_are_over_the_rate() {
+    const SOCKETS: usize = 5;
+    const LINES: usize = 20;
+    let rig = Rig::with_limits(Limits { key_lines_s_max: 10, ..Limits::default() }).await;
+    let mut games = Vec::new();
+    for _ in 0..SOCKETS {
+        games.push(rig.game().await);
+    }
+    for game in &mut games {
+        game.send(&format!("l:{KEY}:[{{}}]:m\n").repeat(LINES)).await;
+    }
+    let mut refused = 0;
+    for game in &mut games {
+        for _ in 0..LINES {
+            let answer = game.line().await;
+            let is_refused = answer.starts_with("ERR rate m ");
+            assert!(is_refused || answer == "OK m", "{answer}");
+            refused += usize::from(is_refused);
+        }
+    }
+    assert!(refused > 0);
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn bytes_have_a_rate_of_their_own() {
     const BYTES: usize = 100;
     let limits = Limits { line_bytes_max: 2 * BYTES, key_bytes_s_max: BYTES, ..Limits::default() };

@@ -24,8 +24,8 @@ use anyhow::{Context as _, anyhow};
 use observer_api::About;
 use observer_bus::config::BusType;
 use observer_chassis::{
-    BoxError, ConfigArgs, Readiness, Shutdown, Tasks, bind, serve_admin, shutdown_on_signals,
-    start_telemetry,
+    BoxError, ConfigArgs, Readiness, Shutdown, Tasks, bind, raise_files_max, serve_admin,
+    shutdown_on_signals, start_telemetry,
 };
 use tokio::net::TcpListener;
 use tokio::time::{Duration, sleep};
@@ -95,6 +95,7 @@ pub(crate) async fn run(args: &ServeArgs) -> anyhow::Result<()> {
     }
     let reach = if args.lan { Reach::Lan } else { Reach::AsSet };
     let mut config = ServeConfig::for_one_machine(&sources, reach)?;
+    raise_files_max();
     let telemetry = start_telemetry("observer", &config.log)?;
     let shutdown = shutdown_on_signals(config.shutdown.grace())?;
 

@@ -253,4 +253,5 @@ impl<'s> Places<'s> {
 }
 
 #[cfg(test)]
+#[path = "items/tests.rs"] // Where the fuzzer, which takes this file, finds it too.
 mod tests;

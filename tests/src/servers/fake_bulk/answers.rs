@@ -74,10 +74,16 @@ impl State {
     fn item(&mut self, create: &Create, items: Items) -> Value {
         self.counted += 1;
         let status = match items {
-            Items::Half(status) if self.counted.is_multiple_of(2) => status,
+            Items::Half(status) if self.counted.is_multiple_of(2) => {
+                self.refused += 1;
+                status
+            }
             Items::Dropped => 201,
             Items::Half(_) | Items::Stored if self.kept.create(create) => 201,
-            Items::Half(_) | Items::Stored => 409,
+            Items::Half(_) | Items::Stored => {
+                self.known += 1;
+                409
+            }
         };
         let item = json!({ "_index": create.index, "_id": create.id, "status": status });
         json!({ "create": item })

@@ -107,6 +107,10 @@ struct State {
     sent: Vec<Sent>,
     /// Documents of all requests so far, for [`Items::Half`].
     counted: usize,
+    /// Items that were refused by [`Items::Half`].
+    refused: usize,
+    /// Documents that came though they are stored.
+    known: usize,
 }
 
 /// The fake. Dropped, it is gone with its connections.
@@ -180,6 +184,18 @@ impl FakeBulk {
     #[must_use]
     pub fn sends(&self) -> BTreeMap<String, usize> {
         self.lock().sends.clone()
+    }
+
+    /// How many items had the status of [`Items::Half`].
+    #[must_use]
+    pub fn refused(&self) -> usize {
+        self.lock().refused
+    }
+
+    /// How many documents came though they were stored already.
+    #[must_use]
+    pub fn known(&self) -> usize {
+        self.lock().known
     }
 
     /// All `_bulk` requests with documents, in their order.
