@@ -5,8 +5,6 @@
 mod abuse;
 mod answers;
 #[cfg(target_os = "linux")]
-mod broker_power;
-#[cfg(target_os = "linux")]
 mod files;
 mod gone;
 mod killed;
@@ -38,8 +36,6 @@ use crate::process::Process;
 
 pub use abuse::{Abuse, Figure};
 pub use answers::{Hangs, half_of_the_items_are_refused, unbelievable_answers};
-#[cfg(target_os = "linux")]
-pub use broker_power::{Syncs, power_of_the_broker_is_cut};
 #[cfg(target_os = "linux")]
 pub use files::files_run_out;
 pub use gone::{RETURN_WITHIN, embedded_is_terminated, servers_are_gone, start_with_a_backlog};

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::ops::{Deref, DerefMut};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -31,8 +30,6 @@ pub struct NatsOptions {
     pub monitoring: bool,
     /// Whether every message reaches the disk before it is acknowledged (`sync_interval: always`).
     pub sync_always: bool,
-    /// Where its streams are, if not in its own folder.
-    pub store: Option<PathBuf>,
     /// Further arguments.
     pub args: Vec<String>,
 }
@@ -59,8 +56,7 @@ impl NatsServer {
         let ready_within = Duration::from_secs(30);
         let launch = Launch { name: "nats", program, ask: ping, ready_within };
         let server = Server::start(launch, |port, folder| {
-            let store = options.store.unwrap_or_else(|| folder.join("jetstream"));
-            let mut args = vec!["-js".into(), "-sd".into(), store.into()];
+            let mut args = vec!["-js".into(), "-sd".into(), folder.join("jetstream").into()];
             args.extend(["-a", "127.0.0.1", "-p", &port.to_string()].map(Into::into));
             if options.sync_always {
                 let config = folder.join("nats.conf");
