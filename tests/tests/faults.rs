@@ -224,6 +224,21 @@ async fn soak_of_15_minutes() {
 }
 
 #[cfg(target_os = "linux")]
+#[tokio::test]
+async fn power_of_a_broker_that_syncs_cut_10_times() {
+    told(&observer_tests::faults::nats_power_is_cut(10, true).await);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+#[expect(clippy::print_stdout, reason = "the row is what this program is run for")]
+async fn power_of_a_broker_that_does_not_sync_cut_loses_what_was_acknowledged() {
+    let row = observer_tests::faults::nats_power_is_cut(2, false).await;
+    println!("{row}");
+    assert!(!row.verdict.lost.is_empty(), "the test above could not fail: {row}");
+}
+
+#[cfg(target_os = "linux")]
 mod abuse {
     use observer_tests::faults::{
         Abuse, files_run_out, game_does_not_read, noisy_neighbour, slowloris, viewer_does_not_read,

@@ -11,7 +11,7 @@ use crate::device::{Certificate, Target, Transport, below};
 use crate::stack::{Cluster, ClusterOptions, Embedded};
 
 /// Within this time after full service, a kill strikes.
-const STRIKES_WITHIN: Duration = Duration::from_secs(3);
+pub(super) const STRIKES_WITHIN: Duration = Duration::from_secs(3);
 
 /// `observer serve` is killed and started again on its files.
 ///

@@ -9,6 +9,8 @@ mod files;
 mod gone;
 mod killed;
 mod link;
+#[cfg(target_os = "linux")]
+mod nats_power;
 mod network;
 mod noisy;
 mod outage;
@@ -46,6 +48,8 @@ pub use killed::{
 pub use link::{
     acknowledgements_are_lost, broken_broker_link, broker_link_flaps, broker_link_is_a_black_hole,
 };
+#[cfg(target_os = "linux")]
+pub use nats_power::nats_power_is_cut;
 pub use network::{broken_connections, sliced_network};
 pub use noisy::noisy_neighbour;
 pub use outage::{Drained, Outage, elasticsearch_is_away};
