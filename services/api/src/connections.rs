@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::{Extension, Router};
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use observer_chassis::{BoxError, Shutdown};
@@ -16,6 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{debug, info, warn};
 
 use crate::app::App;
+use crate::idle::{Connection, Idle};
 use crate::router;
 
 /// Time for the head of a request, also the time a connection may wait for its next request. Slow
@@ -35,16 +37,19 @@ pub(crate) struct LocalIp(pub(crate) IpAddr);
 /// Serves until shutdown is requested, then lets open connections finish, within the grace.
 pub(crate) async fn serve(app: Arc<App>, listener: TcpListener) -> Result<(), BoxError> {
     let slots = Arc::new(Semaphore::new(app.config.connections_max.get()));
+    let idle = Arc::new(Idle::default());
     let routes = router::routes(Arc::clone(&app));
     loop {
         let (slot, socket, peer) = tokio::select! {
             biased;
             () = app.shutdown.requested() => break,
-            accepted = accept(&listener, &slots) => accepted,
+            accepted = accept(&listener, &slots, &idle) => accepted,
         };
-        let connection = connection(routes.clone(), socket, peer, app.shutdown.clone());
+        let place = idle.enter();
+        let displaced = place.displaced.clone();
+        let connection = connection((routes.clone(), place), socket, peer, app.shutdown.clone());
         app.open.spawn(async move {
-            connection.await;
+            displaced.run_until_cancelled(connection).await;
             drop(slot);
         });
     }
@@ -55,11 +60,21 @@ pub(crate) async fn serve(app: Arc<App>, listener: TcpListener) -> Result<(), Bo
 }
 
 /// Waits for a free slot, then for a client. Never gives up: one bad accept must not end the api.
+/// While there is no slot, whoever has none under way makes room.
 async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
+    idle: &Idle,
 ) -> (OwnedSemaphorePermit, TcpStream, SocketAddr) {
-    let slot = Arc::clone(slots).acquire_owned().await.expect("the semaphore is never closed");
+    let slot = loop {
+        tokio::select! {
+            biased;
+            slot = Arc::clone(slots).acquire_owned() => {
+                break slot.expect("the semaphore is never closed");
+            }
+            () = idle.make_room() => {}
+        }
+    };
     loop {
         match listener.accept().await {
             Ok((socket, peer)) => return (slot, socket, peer),
@@ -69,14 +84,28 @@ async fn accept(
     }
 }
 
-async fn connection(routes: Router, socket: TcpStream, peer: SocketAddr, shutdown: Shutdown) {
+async fn connection(
+    (routes, place): (Router, Arc<Connection>),
+    socket: TcpStream,
+    peer: SocketAddr,
+    shutdown: Shutdown,
+) {
     // Without delay: a frame of the live stream is worth a packet. Failing only costs latency.
     socket.set_nodelay(true).ok();
     let local = match socket.local_addr() {
         Ok(local) => LocalIp(local.ip().to_canonical()),
         Err(error) => return debug!(%peer, %error, "connection was gone when it was accepted"),
     };
-    let service = TowerToHyperService::new(routes.layer(Extension(local)));
+    let routes = TowerToHyperService::new(routes.layer(Extension(local)));
+    let service = service_fn(move |request| {
+        place.works();
+        let (answered, place) = (routes.call(request), Arc::clone(&place));
+        async move {
+            let answer = answered.await;
+            place.waits();
+            answer
+        }
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)

@@ -10,7 +10,7 @@
 //! gateway ──bus (asked)──> keys ──> account store
 //! ```
 //!
-//! - [`connections`] accepts and bounds sockets; [`router`] names the routes and what wraps them;
+//! - [`connections`] accepts and bounds sockets, of which the [`idle`] make room for others; [`router`] names the routes and what wraps them;
 //!   [`guard`] says who may come in; [`problem`] alone knows what an error looks like outside.
 //! - [`live`] holds one bus subscription a watched project, whatever the number of viewers;
 //!   [`queue`] is what one viewer has not read yet; [`frames`] turns it into text.
@@ -28,6 +28,7 @@ mod feed;
 mod filter;
 mod frames;
 mod guard;
+mod idle;
 mod item;
 mod keys;
 mod live;

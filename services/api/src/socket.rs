@@ -14,7 +14,7 @@ use crate::app::App;
 use crate::problem::ApiError;
 
 /// Time for one frame to be written. A viewer that does not read is closed, not waited for.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(8);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// Bytes that wait to be written: one frame of the largest bus message, and the frames of the
 /// protocol itself.

@@ -40,7 +40,11 @@ pub(crate) fn take(worker: &Rc<Worker>, socket: &Rc<Socket>, line: &[u8], now_us
     };
     worker.shared.numbers.line_in(kind);
     if let Err(too_fast) = socket.pay(&worker.shared.rates, line.len()) {
-        return socket.refuse_too_fast(too_fast, mid);
+        socket.refuse(&too_fast.refusal(Code::Rate), mid);
+        if !worker.draining.get() {
+            socket.rest(too_fast.rest()); // Else what was read is answered now, and no more is.
+        }
+        return;
     }
     match frame {
         Ok(frame) => take_frame(worker, socket, frame, now_us),

@@ -282,7 +282,8 @@ impl Session {
     fn rests(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(until) = self.socket.rests_until.get() else { return false };
         let rest = self.rest.get_or_insert_with(|| Box::pin(sleep_until(until)));
-        if rest.as_mut().poll(cx).is_pending() {
+        // Who stops does not wait: what was read is answered now.
+        if rest.as_mut().poll(cx).is_pending() && !self.worker.draining.get() {
             return true;
         }
         self.rest = None;

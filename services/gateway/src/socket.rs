@@ -5,6 +5,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
 
 use observer_wire::frame::Mid;
 use observer_wire::ids::short_hash;
@@ -157,10 +158,9 @@ impl Socket {
         }
     }
 
-    /// A line came too fast.
-    pub(crate) fn refuse_too_fast(&self, too_fast: TooFast, mid: Option<Mid<'_>>) {
-        self.refuse(&too_fast.refusal(Code::Rate), mid);
-        self.rests_until.set(Some(Instant::now() + too_fast.rest()));
+    /// A line came too fast: the socket is not read for `time`.
+    pub(crate) fn rest(&self, time: Duration) {
+        self.rests_until.set(Some(Instant::now() + time));
     }
 
     /// Takes sequence numbers for a line of `count` records, at `now_us`; returns the first.

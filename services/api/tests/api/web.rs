@@ -115,6 +115,19 @@ async fn connections_past_the_bound_wait_for_their_turn() {
 }
 
 #[tokio::test]
+async fn connections_that_ask_for_nothing_make_room() {
+    let two = NonZeroUsize::new(2).unwrap();
+    let running = start(ApiConfig { connections_max: two, ..open_keys() }, no_vars).await;
+    let mut silent = TcpStream::connect(running.api.address()).await.unwrap();
+    let mut slow = TcpStream::connect(running.api.address()).await.unwrap();
+    slow.write_all(b"GET /alive HTTP/1.1\r\nHost: lo").await.unwrap();
+    assert_eq!(running.api.get("/alive").await.unwrap().status, 200);
+    // Two have their places, whoever they are: the one that came first is gone.
+    let closed = tokio::time::timeout(SOON, silent.read(&mut [0])).await.unwrap();
+    assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
+}
+
+#[tokio::test]
 async fn a_head_that_never_ends_is_cut_off() {
     let running = start(open_keys(), no_vars).await;
     let mut slow = TcpStream::connect(running.api.address()).await.unwrap();

@@ -128,3 +128,23 @@ async fn a_thousand_sockets_are_served_and_drained() {
     drop(games);
     assert_eq!(rig.ended().await, Ok(()));
 }
+
+#[tokio::test]
+async fn a_socket_over_its_rate_does_not_hold_the_gateway_up() {
+    const LINES: usize = 200;
+    let rig = Rig::with_limits(Limits { key_lines_s_max: 1, ..Limits::default() }).await;
+    let mut game = rig.game().await;
+    // At its rate these would take minutes.
+    game.send(&format!("l:{KEY}:[{{}}]:m\n").repeat(LINES)).await;
+    let first = game.line().await;
+    rig.shutdown.request();
+    assert!(first == "OK m" || first.starts_with("ERR rate m "), "{first}");
+    for _ in 1..LINES {
+        let answer = game.line().await;
+        assert!(answer == "OK m" || answer.starts_with("ERR "), "{answer}");
+    }
+    assert!(is_draining(&game.line().await));
+    game.is_closed().await;
+    drop(game);
+    assert_eq!(rig.ended().await, Ok(()));
+}
