@@ -6,14 +6,17 @@ use super::killed::gateway_addresses;
 use super::{Load, Row};
 use crate::device::AHEAD_LINES_MAX;
 use crate::eventually;
-use crate::laws::Found;
-use crate::process::settings;
+use crate::laws::{Counts, Found};
+use crate::process::{Process, settings};
 use crate::servers::FakeBulk;
 use crate::servers::fake_bulk::{Act, Answer, Items};
 use crate::stack::{Cluster, ClusterOptions};
 
 /// Time for all scripted answers to have been given. One that hangs is given up after half a minute.
 const PLAYED_WITHIN: Duration = Duration::from_mins(2);
+
+/// Records that may be on the way while devices send: two seconds of them.
+const LEFT_RECORDS_MAX: u64 = 400;
 
 /// Refused items that make a storm.
 const STORM_ITEMS_MIN: usize = 100;
@@ -43,11 +46,23 @@ impl Scripted {
 
     /// Judges what the fake has, and what the processes counted.
     async fn judge(mut self, name: &'static str, cycles: usize) -> (Row, FakeBulk) {
+        // Reading all of it takes time from the fake, which lives in this process.
+        eventually(PLAYED_WITHIN, "what waited is stored", async || {
+            let counts = Counts::of(&mut self.processes()).await;
+            let left = counts.accepted.saturating_sub(counts.stored + counts.duplicate);
+            (left <= counts.redelivered + LEFT_RECORDS_MAX).then_some(())
+        })
+        .await;
         let fake = &self.fake;
         let row = self.load.judge_by((name, cycles), async || Some(found(fake))).await;
         let (gateways, indexers) = (&mut self.cluster.gateways, &mut self.cluster.log_indexers);
         let mut processes: Vec<_> = gateways.iter_mut().chain(indexers).collect();
         (row.counted(&mut processes).await, self.fake)
+    }
+
+    fn processes(&mut self) -> Vec<&mut Process> {
+        let (gateways, indexers) = (&mut self.cluster.gateways, &mut self.cluster.log_indexers);
+        gateways.iter_mut().chain(indexers).collect()
     }
 }
 
