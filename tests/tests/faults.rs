@@ -12,12 +12,13 @@ mod poison;
 mod published;
 
 use observer_tests::faults::{
-    Hangs, Outage, RETURN_WITHIN, Rolling, Row, Silence, acknowledgements_are_lost, all_are_killed,
-    broken_broker_link, broken_connections, broker_link_flaps, broker_link_is_a_black_hole,
-    elasticsearch_is_away, embedded_is_killed, embedded_is_killed_on_every_transport,
-    embedded_is_terminated, gateway_is_killed, half_of_the_items_are_refused,
-    log_indexer_is_killed, nats_is_killed, nats_stands_still, rolling_restart, servers_are_gone,
-    sliced_network, soak, start_with_a_backlog, unbelievable_answers, var_store_is_killed,
+    Crowd, Hangs, Outage, RETURN_WITHIN, Rolling, Row, Silence, acknowledgements_are_lost,
+    all_are_killed, broken_broker_link, broken_connections, broker_is_full, broker_link_flaps,
+    broker_link_is_a_black_hole, crowd_at_twice_the_load, elasticsearch_is_away,
+    embedded_is_killed, embedded_is_killed_on_every_transport, embedded_is_terminated,
+    gateway_is_killed, half_of_the_items_are_refused, line_without_an_end, log_indexer_is_killed,
+    nats_is_killed, nats_stands_still, rolling_restart, servers_are_gone, sliced_network, soak,
+    start_with_a_backlog, tiny_lines, unbelievable_answers, var_store_is_killed,
 };
 
 #[expect(clippy::print_stdout, reason = "the rows are what this program is run for")]
@@ -206,6 +207,45 @@ async fn power_cut_at_100_moments() {
         acknowledged += cuts.acknowledged;
     }
     println!("power cut: {disks} disks, {acknowledged} lines acknowledged, lost 0");
+}
+
+#[tokio::test]
+async fn broker_full_5_times() {
+    let row = broker_is_full(5).await;
+    told(&row);
+    assert!(row.full_service < RETURN_WITHIN, "{:?}", row.full_service);
+}
+
+#[tokio::test]
+#[expect(clippy::print_stdout, reason = "the figures are what this program is run for")]
+async fn a_gigabyte_without_a_newline_and_100_000_tiny_lines() {
+    for signed_in in [true, false] {
+        let flood = line_without_an_end(1 << 30, signed_in).await;
+        println!("{flood}");
+        assert!(flood.growth_kib() < 8 * 1024 && flood.sent.1 < 1 << 30, "{flood}");
+    }
+    let flood = tiny_lines(100_000).await;
+    println!("{flood}");
+    assert!(flood.growth_kib() < 8 * 1024, "{flood}");
+    assert_eq!(flood.answers.get("unknown_line"), Some(&100_000), "{flood}");
+}
+
+/// M0 with a byte budget of 128 MiB: the gateway may have 64 MiB, 40 KiB a socket, and the budget.
+#[tokio::test]
+#[expect(clippy::print_stdout, reason = "the figures are what this program is run for")]
+async fn a_crowd_of_10_000_at_twice_what_the_store_takes_for_5_minutes() {
+    let crowd = crowd_at_twice_the_load(Crowd {
+        sockets: 10_000,
+        lasts: Duration::from_mins(5),
+        store_bytes_s: 1024 * 1024,
+        record_bytes: 400,
+        overload: 2.0,
+        budget_bytes: 128 * 1024 * 1024,
+    })
+    .await;
+    println!("{crowd}");
+    println!("{:?}", crowd.counts);
+    assert!(crowd.answers.contains_key("shed"), "{crowd}");
 }
 
 /// Two hours are asked of a release; this is the part of it that fits into a run of all faults.

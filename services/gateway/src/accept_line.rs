@@ -13,12 +13,12 @@ use observer_wire::record::Level;
 use observer_wire::records::Records;
 use observer_wire::{Code, Refusal, answer, declare};
 
-use crate::batch::{Accepted, HEAD_BYTES_ABOUT, Origin};
+use crate::batch::{Accepted, Origin, charged_bytes};
 use crate::level2;
 use crate::numbers::Kind;
 use crate::shed;
 use crate::sign_in;
-use crate::socket::{SignedIn, Socket};
+use crate::socket::{Pause, SignedIn, Socket};
 use crate::worker::Worker;
 
 /// Buffers that every line of a worker is checked in.
@@ -117,20 +117,23 @@ struct Arrived<'l> {
 
 fn take_body(worker: &Rc<Worker>, socket: &Rc<Socket>, arrived: &Arrived<'_>) {
     if let Err(refusal) = accept(worker, socket, arrived) {
-        refuse(socket, &refusal, arrived.body.mid);
+        refuse(worker, socket, &refusal, arrived.body.mid);
     }
 }
 
 /// What a game had to drop becomes a record of its log, so that the gap is seen.
 fn take_dropped(worker: &Rc<Worker>, socket: &Rc<Socket>, arrived: &Arrived<'_>) {
     if let Err(refusal) = accept_dropped(worker, socket, arrived) {
-        refuse(socket, &refusal, arrived.body.mid);
+        refuse(worker, socket, &refusal, arrived.body.mid);
     }
 }
 
-fn refuse(socket: &Socket, refusal: &Refusal, mid: Option<Mid<'_>>) {
-    if let (Code::Busy, Some(mid)) = (refusal.code, mid) {
-        socket.remember_unsure(mid.as_str());
+fn refuse(worker: &Worker, socket: &Rc<Socket>, refusal: &Refusal, mid: Option<Mid<'_>>) {
+    if refusal.code == Code::Busy {
+        worker.pause(socket, Pause::WhileBusy);
+        if let Some(mid) = mid {
+            socket.remember_unsure(mid.as_str());
+        }
     }
     socket.refuse(refusal, mid);
 }
@@ -203,7 +206,7 @@ fn append(
     let said = socket.said();
     let said = said.as_deref();
     resist(worker, arrived, checked)?;
-    worker.shared.budget.check(&signed_in.project, json.len() + HEAD_BYTES_ABOUT)?;
+    worker.shared.budget.take(&signed_in.project, charged_bytes(json))?;
 
     let seq = socket.take_seq(count, now_us);
     let id = match body.mid {

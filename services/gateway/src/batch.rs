@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::budget::{Budget, Charge};
 use crate::documents::Project;
+use crate::pause;
 use crate::presence::Presence;
 use crate::settle::{Outcome, Unsettled, settle};
 use crate::shed::Gap;
@@ -24,7 +25,7 @@ use crate::socket::Socket;
 use crate::worker::Worker;
 
 /// About the bytes that a line takes in a message besides its JSON.
-pub(crate) const HEAD_BYTES_ABOUT: usize = 400;
+const HEAD_BYTES_ABOUT: usize = 400;
 
 /// Time from a message's first line to its outcome, a second try included. Then the lines are
 /// answered `timeout`: a game gets an answer within 8 s, whatever the bus does.
@@ -37,6 +38,11 @@ const FIRST_BYTES: usize = 2 * 1024;
 /// not read, so that games wait instead of our memory growing: 1 MiB in messages of 16 KiB.
 const READY_MAX: usize = 64;
 
+/// What a line is charged for the time in which it waits.
+pub(crate) fn charged_bytes(json: &str) -> usize {
+    json.len() + HEAD_BYTES_ABOUT
+}
+
 /// A line that was checked and is on its way.
 pub(crate) struct Accepted<'a> {
     pub(crate) head: LineHead<'a>,
@@ -46,7 +52,7 @@ pub(crate) struct Accepted<'a> {
 
 /// Whom the outcome of a line is for.
 pub(crate) enum Origin {
-    /// A game.
+    /// A game. What the line is charged was taken from the budget by whoever accepted it.
     Game(Rc<Socket>),
     /// Ourselves: who is here.
     Presence(Box<Presence>),
@@ -94,7 +100,10 @@ impl Batch {
 
     fn append(&mut self, line: Accepted<'_>) {
         let Accepted { head, json, origin } = line;
-        self.charge.add(json.len() + HEAD_BYTES_ABOUT);
+        match origin {
+            Origin::Game(_) => self.charge.keep(charged_bytes(json)),
+            Origin::Presence(_) | Origin::Gap(_) => self.charge.add(charged_bytes(json)),
+        }
         self.id.add(&head.id);
         let mid = head.mid.as_deref().unwrap_or_default();
         let mid_at = self.mids.len();
@@ -254,6 +263,7 @@ async fn publish(worker: Rc<Worker>, batch: Batch) {
         () = worker.shared.cut.cancelled() => Outcome::Unknown,
     };
     worker.shared.numbers.published_in(began.elapsed());
+    pause::heed(charge.project(), &outcome);
     settle(&worker, lines, &mids, &outcome);
     drop(charge);
     worker.publish_ended();

@@ -34,6 +34,7 @@ mod level2;
 mod listener;
 mod numbers;
 mod outbox;
+mod pause;
 mod presence;
 mod rate;
 mod registry;

@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use observer_chassis::now_us;
-use observer_wire::line::LineSplitter;
+use observer_wire::line::{GROWTH_BYTES, LineSplitter, capacity_for};
 use observer_wire::{Code, Refusal};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
@@ -22,6 +22,7 @@ use tokio::time::{Sleep, sleep, sleep_until};
 use tracing::debug;
 
 use crate::accept_line;
+use crate::budget::{Full, Kept};
 use crate::deadline::{Deadlines, Due};
 use crate::listener::accept::{Handed, Transport, Welcome};
 use crate::listener::handshake;
@@ -29,9 +30,16 @@ use crate::numbers::Kind;
 use crate::rate::Address;
 use crate::shared::random;
 use crate::slots::Slot;
-use crate::socket::Socket;
+use crate::socket::{Pause, Socket};
 use crate::stream::{Raw, Received, Stream};
-use crate::worker::Worker;
+use crate::worker::{READ_BYTES, Worker};
+
+/// What a socket may keep of its lines outside of the budget: else half a line on every socket would
+/// stop all sign-ins. The number of sockets bounds it.
+const UNCHARGED_BYTES: usize = GROWTH_BYTES;
+
+/// A read that brings less than this is followed by small ones, which need nothing of the budget.
+const NARROW_BYTES: usize = GROWTH_BYTES / 4;
 
 /// Reads of one socket before the others have their turn.
 const READS_MAX: usize = 4;
@@ -45,6 +53,10 @@ const FLUSH_SLOW_WITHIN: Duration = Duration::from_secs(1);
 /// Time for the game to see the end before the socket is gone: closing a socket with unread bytes
 /// would take the last words back.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// What a game may still say meanwhile, in bytes: more than the system keeps of a game that stops when it
+/// is told.
+const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Serves a socket until it ends.
 pub(crate) async fn serve(worker: Rc<Worker>, handed: Handed) {
@@ -73,6 +85,8 @@ struct Session {
     /// Lines that were read and may not be taken yet.
     held: Held,
     phase: Phase,
+    /// Bytes that came after our last words.
+    discarded: usize,
     /// The game said that nothing follows.
     at_end: bool,
     deadlines: Deadlines,
@@ -80,8 +94,10 @@ struct Session {
     rest: Option<Pin<Box<Sleep>>>,
     /// Ends when the game has taken nothing of what waits for too long.
     untaken: Option<Pin<Box<Sleep>>>,
-    /// Bytes that are counted as waiting though they are no lines yet.
-    unparsed_bytes: usize,
+    /// What is charged for all that is kept of lines which are not taken yet.
+    kept: Kept,
+    /// Its last reads brought much at once: the next may too.
+    wide: bool,
     _slot: Option<Slot<Address>>,
     _refused: Option<OwnedSemaphorePermit>,
 }
@@ -132,11 +148,13 @@ impl Session {
             splitter: LineSplitter::new(shared.limits.line_bytes_max),
             held: Held::default(),
             phase: Phase::Open,
+            discarded: 0,
             at_end: false,
             deadlines: Deadlines::new(Duration::from_secs(shared.limits.sign_in_secs_max)),
             rest: None,
             untaken: None,
-            unparsed_bytes: 0,
+            kept: Kept::default(),
+            wide: false,
             _slot: slot,
             _refused: refused,
             worker,
@@ -179,7 +197,8 @@ impl Session {
         if self.socket.is_closing() || self.at_end && self.owes_nothing() {
             self.phase = Phase::Flushing;
             self.held = Held::default();
-            self.count_unparsed();
+            self.splitter = LineSplitter::new(self.worker.shared.limits.line_bytes_max);
+            self.settle_kept();
             let slow = self.socket.closing() == Some(Code::SlowReader);
             self.deadlines.replace(if slow { FLUSH_SLOW_WITHIN } else { FLUSH_WITHIN });
             return Ok(Step::Again);
@@ -229,11 +248,22 @@ impl Session {
     }
 
     fn step_lingering(&mut self, cx: &mut Context<'_>) -> io::Result<Step> {
-        let mut chunk = self.worker.chunk.borrow_mut();
-        if self.stream.poll_discard(cx, &mut chunk)?.is_ready() {
-            return Ok(Step::End);
+        for _ in 0..READS_MAX {
+            let mut chunk = self.worker.chunk.borrow_mut();
+            match self.stream.poll_discard(cx, &mut chunk)? {
+                Poll::Ready(0) => return Ok(Step::End),
+                Poll::Ready(count) => self.discarded += count,
+                Poll::Pending => {
+                    let over = self.deadlines.poll(cx).is_ready();
+                    return Ok(if over { Step::End } else { Step::Wait });
+                }
+            }
         }
-        Ok(if self.deadlines.poll(cx).is_ready() { Step::End } else { Step::Wait })
+        if LINGER_BYTES_MAX <= self.discarded || self.deadlines.poll(cx).is_ready() {
+            return Ok(Step::End); // It does not listen.
+        }
+        cx.waker().wake_by_ref(); // More may be there, but the others are next.
+        Ok(Step::Wait)
     }
 
     /// Takes lines for as long as there are some and their outcome has room.
@@ -247,31 +277,44 @@ impl Session {
             if !self.may_read() {
                 return Ok(());
             }
+            let room = self.reserve();
+            if room == 0 {
+                worker.pause(&self.socket, Pause::ForBudget);
+                self.deadlines.heard(); // It is not silent: we do not listen.
+                return Ok(());
+            }
             let mut chunk = worker.chunk.borrow_mut();
-            let count = match self.stream.poll_read(cx, &mut chunk)? {
+            let count = match self.stream.poll_read(cx, &mut chunk[..room])? {
                 Poll::Ready(Received::Bytes(count)) => count,
                 Poll::Ready(Received::Refused(refusal)) => {
                     self.refuse_unread(&refusal);
+                    self.settle_kept();
                     continue;
                 }
                 Poll::Ready(Received::End) => {
                     self.at_end = true;
                     self.splitter = LineSplitter::new(worker.shared.limits.line_bytes_max);
                     self.deadlines.line_ended(); // A line without an end is no line.
+                    self.settle_kept();
                     return Ok(());
                 }
                 Poll::Pending => {
                     self.watch_started();
+                    self.settle_kept();
+                    if self.stream.is_out_of_room() {
+                        continue; // Of a message that is not whole yet more may be kept now.
+                    }
                     return Ok(());
                 }
             };
             self.deadlines.heard();
+            self.wide = count == room || self.wide && NARROW_BYTES <= count;
             let read = &chunk[..count];
             let left = self.take_lines(read);
             if left > 0 {
                 self.held = Held { bytes: read[read.len() - left..].to_vec(), at: 0 };
             }
-            self.count_unparsed();
+            self.settle_kept();
         }
         cx.waker().wake_by_ref(); // More may be there, but the others are next.
         Ok(())
@@ -301,7 +344,7 @@ impl Session {
             held.at = held.bytes.len() - left;
             self.held = held;
         }
-        self.count_unparsed();
+        self.settle_kept();
     }
 
     /// Takes lines off `bytes`; returns how many bytes at its end may not be taken yet.
@@ -313,12 +356,17 @@ impl Session {
             match self.splitter.next_line(&mut rest) {
                 Ok(Some(line)) => {
                     lines += 1;
+                    // From here on its message is charged: it is kept twice for this moment only.
+                    let more = capacity_for(bytes.len()) + self.stream.kept_bytes();
+                    let more = more.saturating_sub(UNCHARGED_BYTES);
+                    self.kept.shrink_to(&self.worker.shared.budget, more);
                     accept_line::take(&self.worker, &self.socket, line, now_us);
                 }
                 Ok(None) => break,
                 Err(refusal) => self.refuse_unread(&refusal),
             }
         }
+        self.splitter.let_go();
         if lines > 0 {
             self.deadlines.line_ended(); // The next one has its own time.
         }
@@ -339,7 +387,6 @@ impl Session {
         }
         if self.stream.started_bytes() > 0 || self.deadlines.has_line() {
             self.time_started();
-            self.count_unparsed();
         }
     }
 
@@ -371,7 +418,10 @@ impl Session {
 
     fn may_read(&self) -> bool {
         let may = !self.worker.draining.get() || self.stream.has_read();
-        may && !self.at_end && self.held.bytes.is_empty() && self.may_take_line()
+        may && !self.at_end
+            && self.held.bytes.is_empty()
+            && self.socket.pause.get() != Some(Pause::WhileBusy)
+            && self.may_take_line()
     }
 
     /// Silence counts only while we would read.
@@ -387,16 +437,35 @@ impl Session {
         }
     }
 
-    /// Counts what is kept of lines that are not taken yet.
-    fn count_unparsed(&mut self) {
-        let bytes = self.held.bytes.len() - self.held.at + self.started_bytes();
-        let budget = &self.worker.shared.budget;
-        if self.unparsed_bytes < bytes {
-            budget.add_unparsed(bytes - self.unparsed_bytes);
-        } else if bytes < self.unparsed_bytes {
-            budget.sub_unparsed(self.unparsed_bytes - bytes);
+    /// Reserves what the next read could leave over; returns how many bytes it may bring, 0 when the
+    /// socket is to wait.
+    fn reserve(&mut self) -> usize {
+        let rooms: &[usize] = if self.wide { &[READ_BYTES, GROWTH_BYTES] } else { &[GROWTH_BYTES] };
+        for &room in rooms {
+            let bytes = self.stream.kept_after(room) + self.splitter.kept_after(room);
+            if self.charge(bytes).is_ok() {
+                return room;
+            }
         }
-        self.unparsed_bytes = bytes;
+        // Within what is charged already, and the first bytes, which are nobody's.
+        let within = UNCHARGED_BYTES + self.kept.bytes();
+        let within = within.saturating_sub(self.stream.kept_bytes()) / self.stream.copies();
+        self.splitter.room_within(within).min(within)
+    }
+
+    /// Gives back what was reserved and is not kept.
+    fn settle_kept(&mut self) {
+        // What is held may become the start of a line.
+        let held = capacity_for(self.held.bytes.capacity());
+        let bytes = held + self.splitter.kept_bytes() + self.stream.kept_bytes();
+        let bytes = bytes.saturating_sub(UNCHARGED_BYTES);
+        self.kept.shrink_to(&self.worker.shared.budget, bytes);
+    }
+
+    fn charge(&mut self, bytes: usize) -> Result<(), Full> {
+        let project = self.socket.signed_in().map(|signed_in| &signed_in.project);
+        let bytes = bytes.saturating_sub(UNCHARGED_BYTES);
+        self.kept.charge(&self.worker.shared.budget, project, bytes)
     }
 
     /// Whether no line waits for its outcome.
@@ -436,7 +505,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.worker.shared.budget.sub_unparsed(self.unparsed_bytes);
+        self.kept.shrink_to(&self.worker.shared.budget, 0);
         self.worker.leave(&self.socket);
     }
 }

@@ -11,6 +11,7 @@ use tracing::error;
 
 use crate::batch::Origin;
 use crate::presence;
+use crate::socket::Pause;
 use crate::worker::Worker;
 
 /// What became of a message.
@@ -111,6 +112,9 @@ pub(crate) fn settle(worker: &Worker, lines: Vec<Unsettled>, mids: &str, outcome
                 unknown += if refusal.code == Code::Timeout { of_line } else { 0 };
                 if let Some(mid) = mid {
                     socket.remember_unsure(mid.as_str());
+                }
+                if refusal.code == Code::Busy {
+                    worker.pause(&socket, Pause::WhileBusy);
                 }
                 socket.refuse(refusal, mid);
             }

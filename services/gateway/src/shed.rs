@@ -82,6 +82,22 @@ pub(crate) struct Pressure {
     logs: Fullness,
     vars: Fullness,
     owed: Owed,
+    /// The last message of it was refused by the bus.
+    bus_refuses: AtomicBool,
+}
+
+impl Pressure {
+    /// Whether the bus took the last message, as far as is known.
+    pub(crate) fn bus_takes(&self) -> bool {
+        !self.bus_refuses.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether the bus takes messages.
+    pub(crate) fn set_bus_takes(&self, takes: bool) {
+        if self.bus_takes() != takes {
+            self.bus_refuses.store(!takes, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Records that were shed and not told.

@@ -46,6 +46,8 @@ pub(crate) struct Socket {
     pub(crate) rests_until: Cell<Option<Instant>>,
     /// What its address used.
     address: OnceCell<Arc<AddressRates>>,
+    /// Why it is not read for now, if so.
+    pub(crate) pause: Cell<Option<Pause>>,
     /// Lines that wait for their outcome.
     pub(crate) unsettled: Cell<usize>,
     /// What of the wanted document was sent, if any.
@@ -62,6 +64,16 @@ pub(crate) struct Socket {
     /// Place in the worker's roll, and in its project's.
     pub(crate) places: [Cell<usize>; 2],
     numbers: Arc<Numbers>,
+}
+
+/// Why a socket is not read for now. See [`crate::pause`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pause {
+    /// What it would keep is not in the budget. Its started line must end in time all the same: half
+    /// lines that wait for each other must not do so for ever.
+    ForBudget,
+    /// A line of it was `busy`.
+    WhileBusy,
 }
 
 /// What a good sign-in settled, for the rest of the socket's life.
@@ -94,6 +106,7 @@ impl Socket {
             held_back: Cell::new(false),
             rests_until: Cell::new(None),
             address: OnceCell::new(),
+            pause: Cell::new(None),
             unsettled: Cell::new(0),
             sent: RefCell::new(None),
             out: RefCell::new(Outbox::new(output_bytes_max)),

@@ -22,6 +22,7 @@ use crate::accept_line::Scratch;
 use crate::batch::{Batches, flush_when_idle};
 use crate::edits;
 use crate::listener::accept::Handed;
+use crate::pause::{self, Paused};
 use crate::presence::{self, Presence};
 use crate::registry::Registry;
 use crate::session;
@@ -30,7 +31,7 @@ use crate::shed;
 use crate::socket::Socket;
 
 /// Bytes that one read may bring: a whole window of a busy socket. One buffer a worker.
-const READ_BYTES: usize = 64 * 1024;
+pub(crate) const READ_BYTES: usize = 64 * 1024;
 
 /// Connections on their way to one worker. When it is full, accepting waits.
 const HANDED_MAX: usize = 256;
@@ -53,6 +54,8 @@ pub(crate) struct Worker {
     pub(crate) flush: Notify,
     /// Sockets that are not read until fewer messages wait, longest waiting first; each once.
     pub(crate) waiting: RefCell<Vec<Rc<Socket>>>,
+    /// Sockets that are not read until there is room.
+    pub(crate) paused: Paused,
     /// Sign-ins and ends that could not be told yet.
     pub(crate) untold: RefCell<VecDeque<Box<Presence>>>,
     /// Sockets, and what is done for one.
@@ -78,6 +81,7 @@ impl Worker {
             scratch: RefCell::default(),
             flush: Notify::new(),
             waiting: RefCell::default(),
+            paused: Paused::default(),
             untold: RefCell::default(),
             sessions: TaskTracker::new(),
             publishes: TaskTracker::new(),
@@ -214,6 +218,7 @@ async fn serve(shared: Arc<Shared>, mut handed: mpsc::Receiver<Handed>) {
     loops.spawn_local(edits::push_all(Rc::clone(&worker), pushes));
     loops.spawn_local(presence::tell_again(Rc::clone(&worker)));
     loops.spawn_local(shed::tell_gaps(Rc::clone(&worker)));
+    loops.spawn_local(pause::resume_paused(Rc::clone(&worker)));
 
     loop {
         tokio::select! {

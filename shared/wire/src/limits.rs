@@ -17,6 +17,9 @@ pub const LINE_RECORDS_CEILING: usize = 4095;
 /// is one of two seconds, so that whoever gathers for a second is not refused.
 pub const RATE_BURST_SECS: usize = 2;
 
+/// What a waiting line takes besides its own bytes, generously.
+const LINE_HEAD_BYTES: usize = 1024;
+
 /// Bounds of a process: section `[limits]`, or `OBSERVER_LIMITS__<NAME>` in the environment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -67,7 +70,8 @@ pub struct Limits {
     pub address_handshakes_s_max: usize,
     /// Lines a second from one address, over all its sockets that are not signed in.
     pub address_lines_s_max: usize,
-    /// Bytes of accepted lines that wait in one process for their outcome, over all sockets.
+    /// Bytes of lines that wait in one process for their outcome or for their end, over all sockets. The
+    /// first 16 KiB of each socket lie outside.
     pub waiting_bytes_max: usize,
     /// Part of `waiting_bytes_max` that one project may use, in percent.
     pub project_waiting_percent_max: usize,
@@ -119,6 +123,12 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// Part of `waiting_bytes_max` that one project may use, in bytes.
+    #[must_use]
+    pub fn project_waiting_bytes_max(&self) -> usize {
+        self.waiting_bytes_max / 100 * self.project_waiting_percent_max
+    }
+
     /// Names the first limit that cannot work, with what would; `None` when all can.
     #[must_use]
     pub fn first_unworkable(&self) -> Option<(&'static str, String)> {
@@ -158,8 +168,8 @@ impl Limits {
             let words = "must let the longest line through (limits.line_bytes_max), in two seconds";
             return Some(("key_bytes_s_max", words.into()));
         }
-        let share = self.waiting_bytes_max / 100 * self.project_waiting_percent_max;
-        if share < self.line_bytes_max {
+        let line = self.line_bytes_max.saturating_add(LINE_HEAD_BYTES);
+        if self.project_waiting_bytes_max() < line {
             return Some((
                 "waiting_bytes_max",
                 "must leave a project room for one line (limits.line_bytes_max)".into(),
@@ -184,6 +194,14 @@ mod tests {
         assert_eq!(limits.first_unworkable().unwrap().0, "json_depth_max");
         let limits = Limits { waiting_bytes_max: 1024, ..Limits::default() };
         assert_eq!(limits.first_unworkable().unwrap().0, "waiting_bytes_max");
+        let line = LINE_BYTES_MAX + LINE_HEAD_BYTES;
+        let waiting = |bytes: usize| Limits {
+            waiting_bytes_max: bytes.next_multiple_of(100),
+            project_waiting_percent_max: 100,
+            ..Limits::default()
+        };
+        assert_eq!(waiting(line).first_unworkable(), None);
+        assert_eq!(waiting(line - 100).first_unworkable().unwrap().0, "waiting_bytes_max");
     }
 
     #[test]

@@ -5,6 +5,9 @@
 
 use crate::answer::{Code, Refusal};
 
+/// Step in which the buffer of a started line grows, in bytes. Smaller ones double.
+pub const GROWTH_BYTES: usize = 16 * 1024;
+
 /// Cuts a stream of bytes into lines, bounded while it waits, not only when a line is done.
 #[derive(Debug)]
 pub struct LineSplitter {
@@ -34,13 +37,10 @@ impl LineSplitter {
         &'s mut self,
         chunk: &mut &'c [u8],
     ) -> Result<Option<&'s [u8]>, Refusal> {
-        if self.handed_out {
-            self.handed_out = false;
-            self.partial = Vec::new(); // Gives the memory back: the next line may never come.
-        }
+        self.let_go();
         let Some(newline) = memchr::memchr(b'\n', chunk) else {
             self.check_length(chunk)?;
-            self.partial.extend_from_slice(chunk);
+            self.keep(chunk);
             *chunk = &[];
             return Ok(None);
         };
@@ -50,15 +50,51 @@ impl LineSplitter {
         if self.partial.is_empty() {
             return Ok(Some(head.trim_ascii()));
         }
-        self.partial.extend_from_slice(head);
+        self.keep(head);
         self.handed_out = true;
         Ok(Some(self.partial.trim_ascii()))
+    }
+
+    /// Gives back the memory of a line that was handed out and is dealt with: the next may never come.
+    pub fn let_go(&mut self) {
+        if self.handed_out {
+            self.handed_out = false;
+            self.partial = Vec::new();
+        }
+    }
+
+    /// Bytes of memory that are kept.
+    #[must_use]
+    pub fn kept_bytes(&self) -> usize {
+        self.partial.capacity()
+    }
+
+    /// Bytes of memory that may be kept once `more` bytes came.
+    #[must_use]
+    pub fn kept_after(&self, more: usize) -> usize {
+        self.partial.capacity().max(capacity_for(self.partial.len() + more))
+    }
+
+    /// Bytes that may come without more than `bytes` of memory being kept then.
+    #[must_use]
+    pub fn room_within(&self, bytes: usize) -> usize {
+        let capacity = self.partial.capacity().max(capacity_within(bytes));
+        capacity.saturating_sub(self.partial.len())
     }
 
     /// Bytes of the line that has been started and not ended.
     #[must_use]
     pub fn started_bytes(&self) -> usize {
         if self.handed_out { 0 } else { self.partial.len() }
+    }
+
+    /// Keeps bytes, in steps that the caller can foretell.
+    fn keep(&mut self, bytes: &[u8]) {
+        let capacity = capacity_for(self.partial.len() + bytes.len());
+        if self.partial.capacity() < capacity {
+            self.partial.reserve_exact(capacity - self.partial.len());
+        }
+        self.partial.extend_from_slice(bytes);
     }
 
     /// Checks the line so far, of which `tail` is the end that is not in `partial` yet.
@@ -71,6 +107,24 @@ impl LineSplitter {
             return Ok(());
         }
         Err(Refusal::new(Code::LineTooLong, format!("a line has at most {} bytes", self.bytes_max)))
+    }
+}
+
+/// The largest buffer of at most `bytes`.
+fn capacity_within(bytes: usize) -> usize {
+    match bytes.checked_ilog2() {
+        Some(log) if bytes < GROWTH_BYTES => 1 << log,
+        _ => bytes / GROWTH_BYTES * GROWTH_BYTES,
+    }
+}
+
+/// Memory that is kept of a line that was started with `bytes`.
+#[must_use]
+pub fn capacity_for(bytes: usize) -> usize {
+    match bytes {
+        0 => 0, // A socket with nothing half-sent holds no buffer at all.
+        1..=GROWTH_BYTES => bytes.next_power_of_two(),
+        _ => bytes.next_multiple_of(GROWTH_BYTES),
     }
 }
 
@@ -124,6 +178,33 @@ mod tests {
         assert_eq!(splitter.started_bytes(), 0);
         assert_eq!(splitter.next_line(&mut chunk), Ok(None));
         assert_eq!(splitter.partial.capacity(), 0);
+    }
+
+    #[test]
+    fn a_line_that_was_dealt_with_is_let_go_without_waiting_for_the_next() {
+        let mut splitter = LineSplitter::new(MAX);
+        assert_eq!(splitter.next_line(&mut &b"ab"[..]), Ok(None));
+        splitter.let_go();
+        assert_eq!(splitter.started_bytes(), 2, "it is not whole yet");
+        assert_eq!(splitter.next_line(&mut &b"c\n"[..]), Ok(Some(&b"abc"[..])));
+        splitter.let_go();
+        assert_eq!(splitter.kept_bytes(), 0);
+    }
+
+    #[test]
+    fn the_memory_of_a_started_line_is_as_foretold_and_not_a_byte_more() {
+        let mut splitter = LineSplitter::new(40 * GROWTH_BYTES);
+        for bytes in [1, 2, 100, GROWTH_BYTES - 200, 97, 1, GROWTH_BYTES, 5 * GROWTH_BYTES - 7] {
+            let foretold = splitter.kept_after(bytes);
+            assert!(bytes <= splitter.room_within(foretold.max(GROWTH_BYTES)));
+            assert_eq!(splitter.next_line(&mut &vec![b'x'; bytes][..]), Ok(None));
+            assert_eq!(splitter.kept_bytes(), foretold, "{bytes}");
+        }
+        assert_eq!(LineSplitter::new(MAX).room_within(0), 0);
+        assert_eq!(LineSplitter::new(MAX).room_within(1023), 512);
+        let room = splitter.room_within(8 * GROWTH_BYTES + 1);
+        assert!(splitter.kept_after(room) <= 8 * GROWTH_BYTES + 1);
+        assert!(8 * GROWTH_BYTES + 1 < splitter.kept_after(room + 1));
     }
 
     proptest! {

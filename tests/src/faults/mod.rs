@@ -16,6 +16,7 @@ mod noisy;
 mod outage;
 #[cfg(target_os = "linux")]
 mod power;
+mod pressed;
 #[cfg(target_os = "linux")]
 mod slow_readers;
 #[cfg(target_os = "linux")]
@@ -55,6 +56,9 @@ pub use noisy::noisy_neighbour;
 pub use outage::{Drained, Outage, elasticsearch_is_away};
 #[cfg(target_os = "linux")]
 pub use power::{Cuts, power_is_cut, power_is_cut_on_a_lying_disk};
+pub use pressed::{
+    Crowd, Crowded, Flood, broker_is_full, crowd_at_twice_the_load, line_without_an_end, tiny_lines,
+};
 #[cfg(target_os = "linux")]
 pub use slow_readers::{game_does_not_read, viewer_does_not_read};
 #[cfg(target_os = "linux")]

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use observer_tests::faults::{
     Hangs, acknowledgement_pending_at_the_end, acknowledgements_are_lost, all_are_killed,
-    broken_broker_link, broken_connections, broker_link_flaps, broker_link_is_a_black_hole,
-    embedded_is_killed, embedded_is_killed_on_every_transport, embedded_is_terminated,
-    gateway_is_killed, half_a_line_at_the_end, half_of_the_items_are_refused,
-    log_indexer_is_killed, nats_is_killed, nats_stands_still, rolling_restart, servers_are_gone,
-    sliced_network, soak, start_with_a_backlog, unbelievable_answers, var_store_is_killed,
+    broken_broker_link, broken_connections, broker_is_full, broker_link_flaps,
+    broker_link_is_a_black_hole, embedded_is_killed, embedded_is_killed_on_every_transport,
+    embedded_is_terminated, gateway_is_killed, half_a_line_at_the_end,
+    half_of_the_items_are_refused, line_without_an_end, log_indexer_is_killed, nats_is_killed,
+    nats_stands_still, rolling_restart, servers_are_gone, sliced_network, soak,
+    start_with_a_backlog, tiny_lines, unbelievable_answers, var_store_is_killed,
 };
 
 mod midnight;
@@ -148,6 +149,33 @@ async fn nothing_in_flight_is_lost_when_the_embedded_form_is_told_to_end() {
     let row = embedded_is_terminated(2).await;
     row.must_hold();
     assert_eq!(row.answered("timeout"), 0, "{:?}", row.answers);
+}
+
+#[tokio::test]
+async fn a_full_broker_is_busy_debug_goes_first_and_nothing_acknowledged_is_lost() {
+    broker_is_full(1).await.must_hold();
+}
+
+/// What the longest line may take in the process, in KiB: its own buffer as it grows, the shared one it
+/// is read into, and what an allocator keeps.
+const LONGEST_LINE_KIB: u64 = 8 * 1024;
+
+#[tokio::test]
+async fn a_line_without_an_end_is_told_so_closed_and_never_kept() {
+    for signed_in in [true, false] {
+        let flood = line_without_an_end(256 * 1024 * 1024, signed_in).await;
+        assert!(flood.growth_kib() < LONGEST_LINE_KIB, "{flood}");
+        // The reset that follows may take the words back.
+        assert!(flood.answers.keys().all(|code| code == "line_too_long"), "{flood}");
+        assert!(flood.sent.1 < flood.sent.0, "{flood}");
+    }
+}
+
+#[tokio::test]
+async fn tiny_lines_are_answered_one_by_one() {
+    let flood = tiny_lines(20_000).await;
+    assert_eq!(flood.answers, [("unknown_line".to_owned(), 20_000)].into(), "{flood}");
+    assert!(flood.growth_kib() < LONGEST_LINE_KIB, "{flood}");
 }
 
 #[tokio::test]

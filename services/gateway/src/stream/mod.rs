@@ -65,23 +65,20 @@ impl Stream {
         }
     }
 
-    /// Reads and forgets what the game still says; ready when it says no more.
+    /// Reads and forgets some of what the game still says; returns how many bytes, 0 when it says no
+    /// more.
     pub(crate) fn poll_discard(
         &mut self,
         cx: &mut Context<'_>,
         chunk: &mut [u8],
-    ) -> Poll<io::Result<()>> {
-        loop {
-            let raw = match self {
-                Self::Raw(raw) => raw,
-                Self::Web(web) => web.raw(),
-            };
-            let mut unwanted = ReadBuf::new(chunk);
-            ready!(Pin::new(raw).poll_read(cx, &mut unwanted))?;
-            if unwanted.filled().is_empty() {
-                return Poll::Ready(Ok(()));
-            }
-        }
+    ) -> Poll<io::Result<usize>> {
+        let raw = match self {
+            Self::Raw(raw) => raw,
+            Self::Web(web) => web.raw(),
+        };
+        let mut unwanted = ReadBuf::new(chunk);
+        ready!(Pin::new(raw).poll_read(cx, &mut unwanted))?;
+        Poll::Ready(Ok(unwanted.filled().len()))
     }
 
     /// Writes the start of `waiting`, whole lines of an outbox; returns how many bytes are taken.
@@ -122,6 +119,38 @@ impl Stream {
         match self {
             Self::Raw(_) => false, // Whatever comes is part of a line.
             Self::Web(web) => web.take_heard(),
+        }
+    }
+
+    /// Bytes of memory that the transport keeps of lines.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        match self {
+            Self::Raw(_) => 0, // A started TLS record is bounded by TLS.
+            Self::Web(web) => web.kept_bytes(),
+        }
+    }
+
+    /// Bytes of memory that it may keep after a read of `room` bytes.
+    pub(crate) fn kept_after(&self, room: usize) -> usize {
+        match self {
+            Self::Raw(_) => 0,
+            Self::Web(web) => web.kept_bytes() + room,
+        }
+    }
+
+    /// How often a byte may be kept: by the transport, and once it is handed out.
+    pub(crate) fn copies(&self) -> usize {
+        match self {
+            Self::Raw(_) => 1,
+            Self::Web(_) => 2,
+        }
+    }
+
+    /// Whether the last read ended because it may bring no more, though more may be there.
+    pub(crate) fn is_out_of_room(&self) -> bool {
+        match self {
+            Self::Raw(_) => false,
+            Self::Web(web) => web.is_out_of_room(),
         }
     }
 

@@ -37,6 +37,8 @@ pub(crate) struct Web {
     socket: WebSocketStream<Counted>,
     /// What was received and not handed out yet.
     text: Bytes,
+    /// Bytes of the message that `text` is the rest of: all of it stays until the last is handed out.
+    text_bytes: usize,
     /// The message ends a line, and did not say so itself.
     line_end: bool,
     /// The last frame that we sent ends no message.
@@ -67,12 +69,13 @@ impl Web {
             .max_write_buffer_size(WRITE_BYTES_MAX)
             .max_message_size(Some(bytes_max))
             .max_frame_size(Some(bytes_max));
-        let raw = Counted { raw, bytes: early.len(), heard: false };
+        let raw = Counted { raw, bytes: early.len(), room: 0, heard: false };
         let socket =
             WebSocketStream::from_partially_read(raw, early, Role::Server, Some(config)).await;
         Self {
             socket,
             text: Bytes::new(),
+            text_bytes: 0,
             line_end: false,
             in_message: false,
             broken: None,
@@ -95,6 +98,16 @@ impl Web {
         self.text.len() + self.socket.get_ref().bytes
     }
 
+    /// Bytes of memory that are kept of messages.
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.text_bytes + self.socket.get_ref().bytes
+    }
+
+    /// Whether the last read ended because it may bring no more.
+    pub(super) fn is_out_of_room(&self) -> bool {
+        self.socket.get_ref().room == 0
+    }
+
     /// Whether anything came since this was asked last: a ping, or a part of a message.
     pub(super) fn take_heard(&mut self) -> bool {
         std::mem::take(&mut self.socket.get_mut().heard)
@@ -105,6 +118,7 @@ impl Web {
         cx: &mut Context<'_>,
         chunk: &mut [u8],
     ) -> Poll<io::Result<Received>> {
+        self.socket.get_mut().room = chunk.len();
         loop {
             let count = self.hand_out(chunk);
             if count > 0 {
@@ -127,6 +141,7 @@ impl Web {
         chunk[..count].copy_from_slice(&self.text.split_to(count));
         if self.text.is_empty() {
             self.text = Bytes::new(); // Gives the memory back.
+            self.text_bytes = 0;
             if self.line_end && count < chunk.len() {
                 self.line_end = false;
                 chunk[count] = b'\n';
@@ -143,6 +158,7 @@ impl Web {
                 beneath.bytes = 0;
                 self.line_end = !text.as_str().ends_with('\n');
                 self.text = text.into();
+                self.text_bytes = self.text.len();
                 None
             }
             Message::Binary(_) => {
@@ -251,11 +267,13 @@ fn into_io(error: Error) -> io::Error {
     if let Error::Io(error) = error { error } else { io::Error::other(error) }
 }
 
-/// Counts what was read since the last message was whole.
+/// Counts what was read since the last message was whole, and reads no more than may be kept.
 #[derive(Debug)]
 struct Counted {
     raw: Raw,
     bytes: usize,
+    /// Bytes that may be read until somebody says otherwise.
+    room: usize,
     heard: bool,
 }
 
@@ -265,9 +283,14 @@ impl AsyncRead for Counted {
         cx: &mut Context<'_>,
         read: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = read.filled().len();
-        ready!(Pin::new(&mut self.raw).poll_read(cx, read))?;
-        let count = read.filled().len() - before;
+        if self.room == 0 {
+            return Poll::Pending; // Whoever asked sees why, and asks again.
+        }
+        let mut part = read.take(self.room);
+        ready!(Pin::new(&mut self.raw).poll_read(cx, &mut part))?;
+        let count = part.filled().len();
+        read.advance(count);
+        self.room -= count;
         self.bytes += count;
         self.heard |= count > 0;
         Poll::Ready(Ok(()))

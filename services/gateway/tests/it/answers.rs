@@ -124,7 +124,8 @@ async fn a_socket_is_not_read_past_its_unsettled_lines() {
         answers.push(game.line().await);
     }
     let place = |text: &str| answers.iter().position(|answer| answer == text);
-    assert!(place("OK 0") < place("p:late"));
+    // It is taken once fewer than three of the lines before it wait, in whatever order they are settled.
+    assert!(place("p:late") >= Some(8), "{answers:?}");
     assert!((0..10).all(|number| place(&format!("OK {number}")).is_some()), "{answers:?}");
     rig.stop().await;
 }

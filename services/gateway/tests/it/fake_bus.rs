@@ -42,6 +42,8 @@ struct Told {
     /// Ids of events that were taken.
     taken: HashSet<String>,
     fates: VecDeque<PublishError>,
+    /// What becomes of all publishes, if something is wrong with all.
+    fate: Option<PublishError>,
     seen: Vec<Outgoing>,
     keys_asked: usize,
     documents_asked: usize,
@@ -154,6 +156,11 @@ impl FakeBus {
         self.with(|told| told.fullness.insert(stream, percent));
     }
 
+    /// From now on all publishes fail so, or none.
+    pub(crate) fn fail_all(&self, fate: Option<PublishError>) {
+        self.with(|told| told.fate = fate);
+    }
+
     pub(crate) fn hold_publishes(&self) {
         self.publishes.set(false);
     }
@@ -223,7 +230,7 @@ impl Bus for FakeBus {
         let id = event.id.clone();
         self.with(|told| told.seen.push(event));
         self.publishes.pass().await;
-        self.with(|told| match told.fates.pop_front() {
+        self.with(|told| match told.fates.pop_front().or_else(|| told.fate.clone()) {
             Some(error) => {
                 if error == PublishError::Timeout {
                     told.taken.insert(id); // Only the answer was lost.

@@ -11,6 +11,7 @@ mod fake_bus;
 mod game;
 mod level2;
 mod lines;
+mod pressed;
 mod rates;
 mod rig;
 mod shed;
