@@ -61,6 +61,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_bound_that_was_lowered_counts_from_now_on() {
+        let slots = Slots::new(usize::MAX);
+        let [first, _second] = [3, 3].map(|max| slots.take_below(max, ()).unwrap());
+        assert!(slots.take_below(2, ()).is_none());
+        drop(first);
+        assert!(slots.take_below(1, ()).is_none());
+        assert!(slots.take_below(2, ()).is_some());
+    }
+
+    #[test]
     fn an_owner_has_at_most_its_slots_and_gets_them_back() {
         let slots = Slots::new(2);
         let first = slots.take('a').unwrap();

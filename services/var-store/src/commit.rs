@@ -417,6 +417,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_project_has_its_number_of_wanted_names_and_not_one_more() {
+        let limits = Limits { project_names_max: 2, ..Limits::default() };
+        let one = |name: &str| ask(vec![set(name, None, "1")]);
+        check(
+            limits,
+            vec![
+                (one("a"), "revision 1"),
+                (one("b"), "revision 2"),
+                (one("c"), "document_too_large edits[0].value"),
+                (one("b"), "revision 3"),
+            ],
+        )
+        .await;
+    }
+
+    #[tokio::test]
     async fn a_document_has_its_largest_size_and_not_a_byte_more() {
         let empty = r#"[{"name":"a","type":"string","value":""}]"#.len();
         let limits = Limits { document_bytes_max: 1000, ..Limits::default() };

@@ -169,9 +169,12 @@ fn dismiss(stream: TcpStream, transport: Transport) {
 /// Accepting until the system has none would close the admin port too, and everything else that
 /// must open something to go on.
 fn take_file(shared: &Shared) -> Option<Slot<()>> {
-    let max = files_max();
-    let sockets_max = max - FILES_KEPT.min(max / 2);
-    shared.open_sockets.take_below(sockets_max, ())
+    shared.open_sockets.take_below(sockets_max(files_max()), ())
+}
+
+/// Sockets of games, where this many files may be open.
+fn sockets_max(files_max: usize) -> usize {
+    files_max - FILES_KEPT.min(files_max / 2)
 }
 
 /// What a connection from `address` is given; `None` when it is closed at once.
@@ -203,4 +206,16 @@ fn set_up(stream: TcpStream) -> io::Result<std::net::TcpStream> {
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY);
     SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
     stream.into_std() // It leaves this runtime: a worker takes it into its own.
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn some_files_are_kept_from_games_but_never_more_than_half() {
+        for (files, sockets) in [(64, 32), (256, 128), (257, 129), (20_000, 19_872), (0, 0)] {
+            assert_eq!(sockets_max(files), sockets, "{files} files");
+        }
+    }
 }
