@@ -191,7 +191,8 @@ impl Session {
         if self.worker.draining.get() && self.owes_nothing() {
             let words = "the gateway stops; connect again";
             let return_ms = self.worker.shared.spread.next_ms();
-            self.socket.close_until(&Refusal::new(Code::Draining, words), None, return_ms);
+            let refusal = Refusal::new(Code::Draining, words).retry_after(return_ms);
+            self.socket.close(&refusal, None);
         }
         if self.socket.is_closing() || self.at_end && self.owes_nothing() {
             self.phase = Phase::Flushing;

@@ -232,18 +232,13 @@ impl Socket {
 
     /// Says why, then closes once that is written. The first reason counts.
     pub(crate) fn close(&self, refusal: &Refusal, mid: Option<Mid<'_>>) {
-        let return_ms = refusal.retry_ms.unwrap_or_else(|| return_ms(refusal.code));
-        self.close_until(refusal, mid, return_ms);
-    }
-
-    /// As [`Socket::close`]; a game of level 2 may come back after `return_ms`.
-    pub(crate) fn close_until(&self, refusal: &Refusal, mid: Option<Mid<'_>>, return_ms: u32) {
         if self.ended.get() || self.closing.replace(Some(refusal.code)).is_some() {
             return;
         }
         self.numbers.closed(refusal.code);
         let write = |out: &mut Vec<u8>| {
             if self.said.borrow().is_some() {
+                let return_ms = refusal.retry_ms.unwrap_or_else(|| return_ms(refusal.code));
                 answer::write_close(out, refusal.code, return_ms);
             } else {
                 answer::write_error(out, refusal, mid, retry_ms(refusal));

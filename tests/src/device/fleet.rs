@@ -17,8 +17,8 @@ pub struct FleetOptions {
     pub projects: Vec<Project>,
     /// Number of devices.
     pub devices: usize,
-    /// How they sign in.
-    pub level: Level,
+    /// How they sign in, dealt out in turn.
+    pub levels: Vec<Level>,
     /// Records of a line.
     pub line_records: usize,
     /// Pause of a device between two lines; `None` is as fast as answers come.
@@ -26,13 +26,13 @@ pub struct FleetOptions {
 }
 
 impl FleetOptions {
-    /// Eight devices of level 1, two records a line, a hundred lines a second in all.
+    /// Eight devices, a third of them of level 1, two records a line, a hundred lines a second in all.
     #[must_use]
     pub fn new(projects: &[Project]) -> Self {
         Self {
             projects: projects.to_vec(),
             devices: 8,
-            level: Level::One,
+            levels: vec![Level::Two, Level::Two, Level::One],
             line_records: 2,
             pace: Some(Duration::from_millis(80)),
         }
@@ -52,7 +52,7 @@ impl Fleet {
     ///
     /// # Panics
     ///
-    /// When there is no project.
+    /// When there is no project or no level.
     #[must_use]
     pub fn start(options: &FleetOptions, addresses: &Addresses) -> Self {
         let (phase, phases) = watch::channel(Phase::Sending);
@@ -61,7 +61,7 @@ impl Fleet {
             let options = DeviceOptions {
                 name: format!("d{number}"),
                 project: options.projects[number % options.projects.len()].clone(),
-                level: options.level,
+                level: options.levels[number % options.levels.len()],
                 line_records: options.line_records,
                 pace: options.pace,
                 ahead_lines_max: AHEAD_LINES_MAX,

@@ -336,7 +336,7 @@ mod tests {
         let addresses = Addresses::new(&[listener.local_addr().unwrap()]);
         let options = FleetOptions {
             devices: 1,
-            level,
+            levels: vec![level],
             line_records: 1,
             pace: Some(Duration::from_millis(10)),
             ..FleetOptions::new(&[Project::new(KEY)])

@@ -67,7 +67,7 @@ pub use soak::{Held, Soak, soak};
 pub use still::{PendingLine, Silence, acknowledgement_pending_at_the_end, nats_stands_still};
 #[cfg(target_os = "linux")]
 pub use still::{Storm, acknowledgements_time_out};
-pub use stopped::{half_a_line_at_the_end, rolling_restart};
+pub use stopped::{Rolling, half_a_line_at_the_end, rolling_restart};
 
 use values::Values;
 
@@ -152,7 +152,7 @@ struct Load {
 }
 
 impl Load {
-    /// Starts, and returns once every device is served.
+    /// Starts eight devices, and returns once every one is served.
     async fn start<T: Clone + Into<Target>>(api: &Api, addresses: &[T]) -> Self {
         Self::start_with(api, addresses, |_| {}).await
     }

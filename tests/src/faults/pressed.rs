@@ -364,14 +364,14 @@ impl fmt::Display for Crowded {
     }
 }
 
-/// Bytes of log events that may wait on the broker in front of the crowd: full within the first minute.
-const CROWD_BROKER_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Bytes of log events that may wait on the broker in front of the crowd: full within a minute or two.
+const CROWD_BROKER_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// Sockets of one project in the crowd.
 const PROJECT_SOCKETS: usize = 1_000;
 
 /// Games that find out what the store takes, each as fast as it is answered.
-const FINDING_OUT: usize = 64;
+const FINDING_OUT: usize = 256;
 
 /// Time for which they do, after as long to get going.
 const FOUND_OUT_IN: Duration = Duration::from_secs(10);
@@ -448,22 +448,29 @@ pub async fn crowd_at_twice_the_load(crowd: Crowd) -> Crowded {
 }
 
 /// Lines of the crowd's kind that the store takes a second, while more than that come.
+///
+/// # Panics
+///
+/// When no more than that came: then it is not known what the store takes.
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
 async fn found_out(throttled: &mut Throttled, api: &Api, address: SocketAddr, crowd: Crowd) -> f64 {
-    let mut games = JoinSet::new();
+    let (mut games, told) = (JoinSet::new(), Arc::new(AtomicU64::new(0)));
     for _ in 0..FINDING_OUT {
-        let mut teller = Teller::start(address, api).await;
+        let (mut teller, told) = (Teller::start(address, api).await, Arc::clone(&told));
         games.spawn(async move {
             loop {
                 teller.tell("error", crowd.record_bytes).await;
+                told.fetch_add(1, Ordering::Relaxed);
             }
         });
     }
     sleep(FOUND_OUT_IN).await;
-    let before = throttled.stored().await;
+    let (before, told_before) = (throttled.stored().await, told.load(Ordering::Relaxed));
     sleep(FOUND_OUT_IN).await;
     let stored = throttled.stored().await - before;
+    let came = told.load(Ordering::Relaxed) - told_before;
     games.shutdown().await;
+    assert!(stored > 0 && stored * 3 / 2 < came, "{came} lines came, {stored} were stored");
     stored as f64 / FOUND_OUT_IN.as_secs_f64()
 }
 

@@ -122,7 +122,7 @@ async fn lines_in_slices_of_a_few_bytes_are_read_right() {
 
 #[tokio::test]
 async fn gateways_are_restarted_in_turn_without_a_timeout() {
-    let row = rolling_restart(1).await;
+    let row = rolling_restart(1, 8).await.row;
     row.must_hold();
     assert_eq!(row.answered("timeout"), 0, "{:?}", row.answers);
 }

@@ -86,3 +86,10 @@ impl Game {
 pub(crate) fn base64(json: &str) -> String {
     STANDARD.encode(json)
 }
+
+/// Whether a line says that the gateway stops, and a time within which games come back one by one.
+pub(crate) fn is_draining(line: &str) -> bool {
+    let rest = line.strip_prefix("ERR draining - ").unwrap_or_default();
+    let retry = rest.split(' ').next().and_then(|retry| retry.parse::<u32>().ok());
+    retry.is_some_and(|retry| (1_000..=9_000).contains(&retry))
+}

@@ -34,8 +34,9 @@ const FIRST_CONNECTION_RETRY: Duration = Duration::from_millis(200);
 /// Time for one attempt to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Silence after which the server is asked whether it is there. Two unanswered: reconnect.
-const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// Silence after which the server is asked whether it is there. Two unanswered: reconnect. With the
+/// pause between two looks at the connection, what is lost is told within 15 s.
+const PING_INTERVAL: Duration = Duration::from_secs(3);
 
 /// Longest pause between attempts to reconnect, before jitter.
 const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(2);
