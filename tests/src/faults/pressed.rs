@@ -480,10 +480,12 @@ impl Throttled {
         self.elasticsearch.set(Faults { up, ..Faults::default() });
     }
 
-    /// Records that the log-indexer stored.
+    /// Records that the store took from the log-indexer. Some it had already: of a request that was
+    /// answered too late and sent again.
     async fn stored(&mut self) -> u64 {
         let mut indexers: Vec<_> = self.cluster.log_indexers.iter_mut().collect();
-        Counts::of(&mut indexers).await.stored
+        let counts = Counts::of(&mut indexers).await;
+        counts.stored + counts.duplicate
     }
 }
 

@@ -42,26 +42,47 @@ const BULK_PATH: &str =
 const MGET_PATH: &str =
     "/_mget?_source=false&filter_path=docs._id,docs.found,docs.error.type,docs.error.reason";
 
-/// Bytes after which a body is sent, as far as this process has learnt what is let through.
+/// Bytes after which a body is sent, as far as this process has learnt what gets through.
 #[derive(Debug)]
-pub(super) struct BodyBytes(AtomicUsize);
+pub(super) struct BodyBytes {
+    /// What nothing on the way refuses.
+    most: AtomicUsize,
+    /// What was answered in time, of late.
+    now: AtomicUsize,
+}
 
 impl BodyBytes {
     pub(super) fn new() -> Self {
-        Self(AtomicUsize::new(BODY_BYTES_MAX))
+        Self { most: AtomicUsize::new(BODY_BYTES_MAX), now: AtomicUsize::new(BODY_BYTES_MAX) }
     }
 
     fn max(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.now.load(Ordering::Relaxed)
     }
 
     /// A body of so many bytes was too large for something on the way: a proxy, say. It will be so next
     /// time.
     fn too_large(&self, bytes: usize) {
         let less = (bytes / 2).max(BODY_BYTES_FLOOR);
-        let before = self.0.fetch_min(less, Ordering::Relaxed);
+        let before = self.most.fetch_min(less, Ordering::Relaxed);
+        self.now.fetch_min(less, Ordering::Relaxed);
         if less < before {
             warn!(bytes, bytes_max = less, "a request was too large; the next ones are smaller");
+        }
+    }
+
+    /// A body of so many bytes had no answer. Were it too much for the time it has, so it would be again,
+    /// without end.
+    fn unanswered(&self, bytes: usize) {
+        self.now.fetch_min((bytes / 2).max(BODY_BYTES_FLOOR), Ordering::Relaxed);
+    }
+
+    /// A body of so many bytes was answered in time: after one that was full, the next may be larger. By
+    /// little: what is too much again costs the time of an answer that does not come.
+    fn answered(&self, bytes: usize) {
+        let (now, most) = (self.max(), self.most.load(Ordering::Relaxed));
+        if now <= bytes && now < most {
+            self.now.store((now + now / 8).min(most), Ordering::Relaxed);
         }
     }
 }
@@ -230,7 +251,13 @@ impl Append<'_> {
         let bytes = body.len();
         let mut request = Request::new(OPERATION, Method::Post, BULK_PATH).body(body);
         request.timeout = Some(self.store.bulk_timeout);
-        let answer = self.store.server.ask(request).await?;
+        let answer = match self.store.server.ask(request).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                self.store.body_bytes.unanswered(bytes);
+                return Err(error);
+            }
+        };
         if answer.refuses_documents() {
             if answer.status == 413 && 1 < part.len() {
                 self.store.body_bytes.too_large(bytes);
@@ -238,6 +265,7 @@ impl Append<'_> {
             return Ok(Posted::Whole(answer.words()));
         }
         let answer = answer.done()?;
+        self.store.body_bytes.answered(bytes);
         let verdicts = items::read_stored(&answer.text, &self.ids(part));
         verdicts.map(Posted::Each).map_err(|error| answer.unreadable(error))
     }
@@ -330,7 +358,26 @@ mod tests {
         assert_eq!(bytes.max(), BODY_BYTES_FLOOR + 1);
         bytes.too_large(BODY_BYTES_MAX);
         assert_eq!(bytes.max(), BODY_BYTES_FLOOR + 1);
+        bytes.answered(BODY_BYTES_MAX);
+        assert_eq!(bytes.max(), BODY_BYTES_FLOOR + 1);
         bytes.too_large(10);
         assert_eq!(bytes.max(), BODY_BYTES_FLOOR);
+    }
+
+    #[test]
+    fn bodies_without_an_answer_become_smaller_and_full_ones_with_one_larger_again() {
+        let bytes = BodyBytes::new();
+        bytes.unanswered(BODY_BYTES_MAX);
+        assert_eq!(bytes.max(), BODY_BYTES_MAX / 2);
+        bytes.unanswered(10);
+        assert_eq!(bytes.max(), BODY_BYTES_FLOOR);
+        bytes.answered(BODY_BYTES_FLOOR - 1);
+        assert_eq!(bytes.max(), BODY_BYTES_FLOOR, "it was not full");
+        bytes.answered(BODY_BYTES_FLOOR);
+        assert_eq!(bytes.max(), BODY_BYTES_FLOOR / 8 * 9);
+        for _ in 0..30 {
+            bytes.answered(bytes.max());
+        }
+        assert_eq!(bytes.max(), BODY_BYTES_MAX);
     }
 }

@@ -59,6 +59,10 @@ impl State {
         if self.body_bytes_max.is_some_and(|max| max < body.len()) {
             return Reply::text(413, "<html>413 Request Entity Too Large</html>");
         }
+        if self.answered_bytes_max.is_some_and(|max| max < body.len()) {
+            let delivery = Delivery::Never;
+            return Reply { delivery, ..Reply::text(200, "") };
+        }
         let refused = self.refused_text.as_deref().is_some_and(|text| holds(body, text));
         if refused {
             return Reply::text(400, "<html>400 Bad Request</html>");

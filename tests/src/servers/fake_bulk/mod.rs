@@ -100,6 +100,7 @@ struct State {
     script: VecDeque<Act>,
     usual: Act,
     body_bytes_max: Option<usize>,
+    answered_bytes_max: Option<usize>,
     refused_text: Option<String>,
     kept: Kept,
     /// How often each record was sent.
@@ -161,6 +162,12 @@ impl FakeBulk {
     /// Refuses larger bodies with 413, as proxies do.
     pub fn refuse_larger(&self, bytes: usize) {
         self.lock().body_bytes_max = Some(bytes);
+    }
+
+    /// Answers larger bodies never, and keeps nothing of them: as when the time ends before they are
+    /// through a slow link.
+    pub fn leave_larger_unanswered(&self, bytes: usize) {
+        self.lock().answered_bytes_max = Some(bytes);
     }
 
     /// Refuses bodies that hold this text with 400, whole.

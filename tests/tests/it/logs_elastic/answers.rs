@@ -126,6 +126,24 @@ async fn requests_that_are_too_large_for_something_on_the_way_become_smaller_and
 }
 
 #[tokio::test]
+async fn requests_that_have_no_answer_become_smaller_until_they_have_one() {
+    let (fake, store) = fake().await;
+    fake.leave_larger_unanswered(600 * 1024);
+    let many = records(6_000);
+    let records: Vec<_> = many.iter().map(Record::to_store).collect();
+    let mut tries = 1;
+    while store.append(&records).await.is_err() {
+        tries += 1;
+        assert!(tries <= 5, "{:?}", fake.sent());
+    }
+    // A later request of the batch may have been too much again; what was stored stays.
+    fake.leave_larger_unanswered(usize::MAX);
+    let outcomes = append(&store, &many).await;
+    assert!(outcomes.contains(&Stored::Duplicate), "some were stored while larger bodies were not");
+    assert_eq!(fake.stored_count(), many.len());
+}
+
+#[tokio::test]
 async fn a_record_that_no_request_gets_through_with_is_given_up_with_the_reason() {
     let (fake, store) = fake().await;
     fake.refuse_larger(100_000);
