@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use observer_tests::game::{Game, LINE_WITHIN};
 use observer_tests::stack::Embedded;
+use observer_tests::wait::eventually;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::{items, items_once};
+use super::{SOON, items, items_once};
 
 /// Sockets that send while the process is killed.
 const SOCKETS: usize = 20;
@@ -74,7 +75,9 @@ impl Sender {
 
     /// Sends what was not answered again, with its mids, on a new socket.
     async fn send_again(mut self, address: SocketAddr, key: &str) -> Self {
-        let mut game = Game::sign_in(address, key).await.unwrap();
+        // Until the process has begun to answer for keys, games are told to come again.
+        let sign_in = async || Game::sign_in(address, key).await.ok();
+        let mut game = eventually(SOON, "the key is good again", sign_in).await;
         for line in self.unanswered.clone() {
             game.log_with_mid(&self.records(line), &self.mid(line)).await.unwrap();
         }
