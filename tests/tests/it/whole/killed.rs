@@ -75,9 +75,7 @@ impl Sender {
 
     /// Sends what was not answered again, with its mids, on a new socket.
     async fn send_again(mut self, address: SocketAddr, key: &str) -> Self {
-        // Until the process has begun to answer for keys, games are told to come again.
-        let sign_in = async || Game::sign_in(address, key).await.ok();
-        let mut game = eventually(SOON, "the key is good again", sign_in).await;
+        let mut game = Game::sign_in(address, key).await.unwrap();
         for line in self.unanswered.clone() {
             game.log_with_mid(&self.records(line), &self.mid(line)).await.unwrap();
         }
@@ -113,6 +111,9 @@ async fn what_was_answered_survives_a_kill_and_is_stored_once() {
     embedded.process.restart();
     embedded.up().await;
     let address = embedded.game_address().await;
+    // Until the process has begun to answer for keys, games are told to come again.
+    eventually(SOON, "the key is good again", async || Game::sign_in(address, &key).await.ok())
+        .await;
     let mut again = JoinSet::new();
     for sender in senders {
         let key = key.clone();
