@@ -72,9 +72,11 @@ impl BodyBytes {
     }
 
     /// A body of so many bytes had no answer. Were it too much for the time it has, so it would be again,
-    /// without end.
+    /// without end. Of a small one the size is not the reason.
     fn unanswered(&self, bytes: usize) {
-        self.now.fetch_min((bytes / 2).max(BODY_BYTES_FLOOR), Ordering::Relaxed);
+        if BODY_BYTES_FLOOR < bytes {
+            self.now.fetch_min((bytes / 2).max(BODY_BYTES_FLOOR), Ordering::Relaxed);
+        }
     }
 
     /// A body of so many bytes was answered in time: after one that was full, the next may be larger. By
@@ -369,7 +371,9 @@ mod tests {
         let bytes = BodyBytes::new();
         bytes.unanswered(BODY_BYTES_MAX);
         assert_eq!(bytes.max(), BODY_BYTES_MAX / 2);
-        bytes.unanswered(10);
+        bytes.unanswered(BODY_BYTES_FLOOR);
+        assert_eq!(bytes.max(), BODY_BYTES_MAX / 2, "a server that is away says nothing of sizes");
+        bytes.unanswered(BODY_BYTES_FLOOR + 1);
         assert_eq!(bytes.max(), BODY_BYTES_FLOOR);
         bytes.answered(BODY_BYTES_FLOOR - 1);
         assert_eq!(bytes.max(), BODY_BYTES_FLOOR, "it was not full");
